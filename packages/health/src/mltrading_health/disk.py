@@ -1,0 +1,28 @@
+"""Check that the disk a service writes to has room."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from os import PathLike
+
+from mltrading_health.checks import Result, Status
+
+
+def disk_check(
+    path: str | PathLike[str],
+    *,
+    warn: float = 0.10,
+    fail: float = 0.05,
+    usage: Callable[[str | PathLike[str]], tuple[int, int, int]] = shutil.disk_usage,
+) -> Callable[[], Result]:
+    """Return a check of the free share of the disk below ``path``, 0 to 1."""
+
+    def check() -> Result:
+        total, _, free = usage(path)
+        share = free / total if total else 0.0
+        bad = Status.FAIL if share < fail else Status.WARN
+        status = Status.PASS if share >= warn else bad
+        return Result(status, f"{share:.1%} free", round(100 * share, 1), "percent")
+
+    return check
