@@ -1,0 +1,68 @@
+"""Bars, symbols and the store that the dashboard and the jobs share.
+
+Importing this package costs nothing: a name is loaded when it is first asked for,
+because the deploy step `prepare` must answer before pandas could be imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .changes import Changed
+    from .errors import (
+        BadData,
+        PoolExhausted,
+        SchemaBehind,
+        SourceError,
+        StoreError,
+        Unavailable,
+        UnknownSymbol,
+    )
+    from .ingestion import IngestReport, ingest
+    from .sources import CsvSource, RawBars, SampleSource, Source
+    from .store import Store, open_store
+    from .url import redact
+
+__all__ = [
+    "BadData",
+    "Changed",
+    "CsvSource",
+    "IngestReport",
+    "PoolExhausted",
+    "RawBars",
+    "SampleSource",
+    "SchemaBehind",
+    "Source",
+    "SourceError",
+    "Store",
+    "StoreError",
+    "Unavailable",
+    "UnknownSymbol",
+    "ingest",
+    "open_store",
+    "redact",
+]
+
+_HOME = {
+    "changes": ["Changed"],
+    "errors": [
+        "BadData",
+        "PoolExhausted",
+        "SchemaBehind",
+        "SourceError",
+        "StoreError",
+        "Unavailable",
+        "UnknownSymbol",
+    ],
+    "ingestion": ["IngestReport", "ingest"],
+    "sources": ["CsvSource", "RawBars", "SampleSource", "Source"],
+    "store": ["Store", "open_store"],
+    "url": ["redact"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,32 @@
+"""Merge new bars into the bars of one block. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .codec import COLUMNS, Columns
+
+
+def merge(old: Columns, new: Columns) -> tuple[Columns, int, int, int]:
+    """Return (merged, inserted, updated, unchanged).
+
+    Both sides have unique ascending `ts`; on equal `ts` the new bar wins. Nothing
+    inserted and nothing updated means that `merged` is `old`.
+    """
+    at = np.searchsorted(old["ts"], new["ts"])
+    known = np.zeros(len(new["ts"]), bool)
+    inside = at < len(old["ts"])
+    known[inside] = old["ts"][at[inside]] == new["ts"][inside]
+    same = known.copy()
+    for name in COLUMNS:
+        same[known] &= old[name][at[known]] == new[name][known]
+    changed = known & ~same
+    inserted, updated = int((~known).sum()), int(changed.sum())
+    if not inserted and not updated:
+        return old, 0, 0, len(same)
+    merged = {}
+    for name in COLUMNS:
+        column = old[name].copy()
+        column[at[changed]] = new[name][changed]
+        merged[name] = np.insert(column, at[~known], new[name][~known])
+    return merged, inserted, updated, int(same.sum())

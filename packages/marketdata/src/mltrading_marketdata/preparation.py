@@ -1,0 +1,78 @@
+"""Make a database ready for this release: back up, migrate, seed. Quick when it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import revisions
+from .errors import StoreError
+from .url import Address
+
+
+def schema(address: Address) -> dict[str, Any]:
+    """Return head, current, pending, min_supported and state."""
+    observed = revisions.observe(address)
+    return {
+        "head": revisions.shipped()[-1],
+        "current": observed.current,
+        "pending": revisions.pending(observed),
+        "min_supported": revisions.MIN_SUPPORTED,
+        "state": revisions.state_of(observed),
+    }
+
+
+def prepare(
+    address: Address, *, backup_dir: Path | None = None, seed: str | None = None
+) -> dict[str, Any]:
+    """Bring the database to this release's schema, then seed it if it has no series.
+
+    A database that holds something is backed up to `backup_dir` before a migration. A
+    database that a newer release has migrated is left as it is (state "ahead"): its
+    migrations are made so that this release can still read it. Raises StoreError.
+    """
+    observed = revisions.observe(address)
+    revisions.refuse_foreign(observed, address.where)
+    applied: list[str] = []
+    saved: Path | None = None
+    if revisions.pending(observed):
+        from .backup import backup
+        from .migration import migrate
+
+        if backup_dir is not None and observed.tables:
+            saved = backup(address, backup_dir / _backup_name(address, observed))
+        applied = migrate(address)
+    ingested = 0
+    if seed is not None and not observed.filled:
+        ingested = _seed(address, seed)
+    return {
+        "applied": applied,
+        "backup": None if saved is None else str(saved),
+        "ingested": ingested,
+        "head": revisions.shipped()[-1],
+        "state": "ahead" if revisions.state_of(observed) == "ahead" else "current",
+        "database": address.dialect,
+    }
+
+
+def _backup_name(address: Address, observed: revisions.Observed) -> str:
+    ending = "sqlite3" if address.dialect == "sqlite" else "dump"
+    return f"{observed.current}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{ending}"
+
+
+def _seed(address: Address, seed: str) -> int:
+    from .ingestion import ingest
+    from .sources import SampleSource
+    from .store import open_store
+
+    if seed != "sample":
+        raise StoreError(f"unknown seed {seed!r}", "the only one is: sample")
+    with open_store(address.sqlalchemy) as store:
+        store.set_meta("seeding", seed)
+        report = ingest(store, SampleSource())
+        if not report.failed:
+            store.set_meta("seeding", "")
+    if report.failed:
+        raise StoreError(f"the sample could not be ingested: {report.failed}")
+    return report.total("written")

@@ -1,0 +1,805 @@
+"""The store: read bars and symbols, write bars and symbols."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from . import adjustment, bucketing
+from . import interval as intervals
+from . import quality
+from .adjustment import Action, Adjust
+from .cache import Cache, Held
+from .changes import Changed
+from .codec import CODEC, COLUMNS, DTYPES, Columns, decode, encode, joined
+from .engine import WRITES, make_engine
+from .errors import BadData, PoolExhausted, StoreError, UnknownSymbol, explain
+from .interval import Interval
+from .merging import merge
+from .tables import (
+    block,
+    corporate_action,
+    ingest_job,
+    meta,
+    reject,
+    series,
+)
+from .tables import symbol as symbol_table
+from .url import Address, parse
+
+When = str | date | datetime | pd.Timestamp | None
+T = TypeVar("T")
+
+RECHECK_S = 1.0
+RETRY_S = 3.0
+WRITE_TIMEOUT_S = 60
+CACHE_BYTES = 64 * 2**20
+WHOLE_SERIES_ROWS = 250_000
+SYMBOL_TEXTS = ("name", "exchange", "currency", "sector", "industry")
+_NO_BARS: Held = (joined([]), [])
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """One series as the database knew it at `read_at` (monotonic seconds)."""
+
+    symbol_id: int
+    series_id: int | None
+    version: int
+    n: int
+    read_at: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the ingestion ledger; times are microseconds since 1970 UTC."""
+
+    source: str
+    ticker: str
+    interval: str
+    started_at: int
+    finished_at: int
+    state: str
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    message: str = ""
+
+
+def open_store(
+    url: str,
+    *,
+    pool_size: int = 5,
+    pool_timeout_s: float = 2.0,
+    statement_timeout_s: float = 5.0,
+    require_tls: bool = False,
+) -> Store:
+    """Return a Store; no connection is opened before the first question.
+
+    `url` is sqlite:///path or postgresql:// (postgres:// too). `pool_size` is the
+    number of threads that may ask at once, per process. Raises StoreError for a URL
+    that cannot be read.
+    """
+    return Store(
+        parse(url, require_tls=require_tls),
+        pool_size=pool_size,
+        pool_timeout_s=pool_timeout_s,
+        statement_timeout_s=statement_timeout_s,
+    )
+
+
+class Store:
+    """Bars, symbols and corporate actions in one database.
+
+    Every method raises PoolExhausted, Unavailable or SchemaBehind when the database
+    cannot answer; reads are tried again for RETRY_S seconds first when a connection
+    was cut. Times in answers are UTC; prices are in the currency of the symbol.
+    Safe for threads and for fork.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        pool_size: int,
+        pool_timeout_s: float,
+        statement_timeout_s: float,
+    ) -> None:
+        self._address = address
+        self._pool_timeout_s = pool_timeout_s
+        self._pool_size = pool_size
+        self._engine = make_engine(
+            address,
+            pool_size=pool_size,
+            pool_timeout_s=pool_timeout_s,
+            statement_timeout_s=statement_timeout_s,
+        )
+        self._reader = self._engine
+        if address.dialect == "postgresql":
+            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._writer = self._engine.execution_options(**{WRITES: True})
+        self._stamps: dict[tuple[str, str], _Stamp] = {}
+        self._cache = Cache(CACHE_BYTES)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the idle connections; a later question opens new ones."""
+        self._engine.dispose()
+
+    # Questions about the database
+
+    def ping(self) -> None:
+        """Ask the database for nothing; raise Unavailable when it does not answer."""
+        self._read(lambda c: c.exec_driver_sql("SELECT 1").scalar(), retry_s=0)
+
+    def info(self) -> dict[str, Any]:
+        """Return dialect, schema, symbols, bars, last_bar and sources.
+
+        `schema` is the revision, `bars` counts all series, `last_bar` is an ISO time or
+        None, `sources` a list of texts such as "sample, ends 2013-03-01".
+        """
+
+        def work(c: sa.Connection) -> dict[str, Any]:
+            notes = {r.key: r.value for r in c.execute(sa.select(meta))}
+            rows = c.execute(
+                sa.select(
+                    series.c.source,
+                    sa.func.sum(series.c.n),
+                    sa.func.max(series.c.last_ts),
+                )
+                .where(series.c.n > 0)
+                .group_by(series.c.source)
+                .order_by(series.c.source)
+            ).all()
+            last = max((ts for _, _, ts in rows), default=None)
+            return {
+                "dialect": self._address.dialect,
+                "schema": c.exec_driver_sql(
+                    "SELECT version_num FROM alembic_version"
+                ).scalar(),
+                "symbols": c.scalar(sa.select(sa.func.count(symbol_table.c.id))),
+                "bars": int(sum(n for _, n, _ in rows)),
+                "last_bar": _iso(last),
+                "sources": [
+                    f"{notes.get(f'source:{name}', name)}, ends {_iso(ts)[:10]}"
+                    for name, _, ts in rows
+                ],
+            }
+
+        return self._read(work)
+
+    def version(self, symbol: str, *, interval: Interval = "1d") -> int:
+        """Return the stamp of a series, 0 when it has no bars. Never served from cache.
+
+        Each write that changes bars or actions raises it in the same transaction, and
+        it never comes back after a reset: fit for an ETag. Raises UnknownSymbol.
+        """
+        return self._ask_stamps([symbol], interval)[symbol].version
+
+    # Reads
+
+    def symbols(self) -> pd.DataFrame:
+        """Return one row per symbol, in order of symbol.
+
+        Columns name, exchange, currency, sector, industry (text, "" when not known),
+        first, last (UTC time of the first and last daily bar, or NaT), bars (int64).
+        """
+        query = (
+            sa.select(
+                symbol_table.c.ticker,
+                *(symbol_table.c[name] for name in SYMBOL_TEXTS),
+                series.c.first_ts,
+                series.c.last_ts,
+                sa.func.coalesce(series.c.n, 0),
+            )
+            .join_from(
+                symbol_table,
+                series,
+                (series.c.symbol_id == symbol_table.c.id) & (series.c.interval == "1d"),
+                isouter=True,
+            )
+            .order_by(symbol_table.c.ticker)
+        )
+        rows = self._read(lambda c: c.execute(query).all())
+        names = ["symbol", *SYMBOL_TEXTS, "first", "last", "bars"]
+        frame = pd.DataFrame.from_records(rows, columns=names).set_index("symbol")
+        for name in ("first", "last"):
+            frame[name] = _times(frame[name])
+        return frame.astype({"bars": np.int64})
+
+    def bars(
+        self,
+        symbol: str,
+        start: When = None,
+        end: When = None,
+        *,
+        interval: Interval = "1d",
+        adjust: Adjust = "split",
+        columns: Iterable[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return the bars with start <= ts <= end, in order of time.
+
+        Index `ts` (UTC, microseconds; a daily bar is stamped 00:00 UTC of its session
+        date); open, high, low, close float64; volume int64 shares. `adjust`: "none" as
+        traded, "split" in today's shares, "all" for dividends too. Naive times are read
+        as UTC. No bars in the range is an empty frame. Raises UnknownSymbol.
+        """
+        wanted = _wanted(columns)
+        found = self._range(symbol, interval, start, end, adjust)
+        return _frame({name: found[name] for name in ("ts", *wanted)})
+
+    def candles(
+        self,
+        symbol: str,
+        start: When = None,
+        end: When = None,
+        *,
+        interval: Interval = "1d",
+        max_points: int = 2000,
+        adjust: Adjust = "split",
+    ) -> pd.DataFrame:
+        """Return the bars joined into at most `max_points` candles, as `bars` does.
+
+        `frame.attrs["bucket"]` names the length used: the interval itself, a calendar
+        bucket (5m ... 1d, 1w, 1mo, 3mo, 1y) or "runs". `ts` is that of the first bar in
+        the candle. Raises UnknownSymbol, and StoreError for max_points < 1.
+        """
+        if max_points < 1:
+            raise StoreError(f"max_points must be at least 1, not {max_points}")
+        found = self._range(symbol, interval, start, end, adjust)
+        joined_bars, name = bucketing.bucket(found, interval, max_points)
+        frame = _frame(joined_bars)
+        frame.attrs["bucket"] = name
+        return frame
+
+    def latest(self, symbols: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the last daily bar per symbol, for all symbols or those named.
+
+        Index symbol; ts, open, high, low, close, volume, previous_close (adjusted when
+        the last bar is the first after a split), change = close / previous_close - 1
+        (NaN for a first bar). Symbols without bars are left out. Raises UnknownSymbol.
+        """
+        fields = ("open", "high", "low", "close", "volume", "previous_close")
+        query = (
+            sa.select(
+                symbol_table.c.ticker,
+                series.c.last_ts,
+                *(series.c[name] for name in fields),
+            )
+            .join_from(symbol_table, series)
+            .where(series.c.interval == "1d", series.c.n > 0)
+            .order_by(symbol_table.c.ticker)
+        )
+        splits = (
+            sa.select(symbol_table.c.ticker, corporate_action.c.value)
+            .join_from(symbol_table, corporate_action)
+            .join(series, series.c.symbol_id == symbol_table.c.id)
+            .where(
+                series.c.interval == "1d",
+                corporate_action.c.kind == "split",
+                corporate_action.c.ts <= series.c.last_ts,
+                corporate_action.c.ts > series.c.previous_ts,
+            )
+        )
+        names = None if symbols is None else list(symbols)
+        if names is not None:
+            self._ask_stamps(names, "1d")
+            query = query.where(symbol_table.c.ticker.in_(names))
+        rows, ratios = self._read(
+            lambda c: (c.execute(query).all(), c.execute(splits).all())
+        )
+        frame = pd.DataFrame.from_records(rows, columns=["symbol", "ts", *fields])
+        frame = frame.set_index("symbol")
+        frame["ts"] = _times(frame["ts"])
+        kinds = {name: np.float64 for name in fields} | {"volume": np.int64}
+        frame = frame.astype(kinds)
+        for name, ratio in ratios:
+            if name in frame.index:
+                frame.loc[name, "previous_close"] /= ratio
+        frame["change"] = frame["close"] / frame["previous_close"] - 1
+        return frame
+
+    def panel(
+        self,
+        symbols: Iterable[str],
+        start: When = None,
+        end: When = None,
+        field: str = "close",
+        interval: Interval = "1d",
+        *,
+        adjust: Adjust = "split",
+    ) -> pd.DataFrame:
+        """Return one field of several symbols: index ts (UTC), one column per symbol.
+
+        float64; NaN where a symbol has no bar. The columns keep the order asked for.
+        Raises UnknownSymbol.
+        """
+        names = list(dict.fromkeys(symbols))
+        _wanted([field])
+        first, last = _span(start, end)
+        held = self._hold(names, interval, first, {"ts", "close", field})
+        series_of = {}
+        for name in names:
+            raw, actions = held[name]
+            part = {key: raw[key] for key in ("ts", "close", field)}
+            series_of[name] = _cut(
+                adjustment.adjusted(part, actions, adjust), first, last
+            )
+        times = [part["ts"] for part in series_of.values()]
+        grid = np.unique(np.concatenate(times)) if times else np.empty(0, np.int64)
+        values = np.full((len(grid), len(names)), np.nan)
+        for at, part in enumerate(series_of.values()):
+            values[np.searchsorted(grid, part["ts"]), at] = part[field]
+        return pd.DataFrame(values, index=_index(grid), columns=names)
+
+    def actions(self, symbol: str) -> pd.DataFrame:
+        """Return the corporate actions of a symbol: index ts (UTC); kind, value.
+
+        kind "split": new shares per old share; "dividend": cash per share. Raises
+        UnknownSymbol.
+        """
+        stamp = self._ask_stamps([symbol], "1d")[symbol]
+        found = self._read(lambda c: _actions_of(c, [stamp.symbol_id]))
+        rows = found.get(stamp.symbol_id, [])
+        return pd.DataFrame(
+            {
+                "kind": pd.Series([row.kind for row in rows], dtype="str"),
+                "value": np.array([row.value for row in rows], np.float64),
+            }
+        ).set_index(_index(np.array([row.ts for row in rows], np.int64)))
+
+    # Writes
+
+    def upsert_symbols(self, rows: pd.DataFrame) -> Changed:
+        """Add or correct symbols: index symbol; any of name, exchange, currency,
+        sector, industry.
+
+        A text that is empty or absent leaves what is stored. Raises BadData for a
+        symbol that is empty, has spaces around it or appears twice.
+        """
+        names = [str(name) for name in rows.index]
+        if any(not name or name != name.strip() for name in names):
+            raise BadData("a symbol is empty or has spaces around it")
+        if len(set(names)) != len(names):
+            raise BadData("a symbol appears twice")
+        inserted = updated = 0
+        with self._writing() as c:
+            self._lock(c, 0)
+            known = {row.ticker: row for row in c.execute(sa.select(symbol_table))}
+            for name, given in zip(names, rows.to_dict("records"), strict=True):
+                texts = {
+                    key: str(given[key])
+                    for key in SYMBOL_TEXTS
+                    if key in given and not pd.isna(given[key]) and given[key] != ""
+                }
+                old = known.get(name)
+                if old is None:
+                    blank = dict.fromkeys(SYMBOL_TEXTS, "")
+                    c.execute(
+                        symbol_table.insert().values(ticker=name, **(blank | texts))
+                    )
+                    inserted += 1
+                elif any(getattr(old, key) != text for key, text in texts.items()):
+                    where = symbol_table.c.id == old.id
+                    c.execute(symbol_table.update().where(where).values(**texts))
+                    updated += 1
+        return Changed(inserted, updated, len(names) - inserted - updated)
+
+    def upsert_actions(self, symbol: str, actions: Iterable[Action]) -> Changed:
+        """Add or correct corporate actions; the same again writes nothing.
+
+        Raises UnknownSymbol, and BadData for a value that is not positive and finite.
+        """
+        given = list(actions)
+        if any(not (np.isfinite(one.value) and one.value > 0) for one in given):
+            raise BadData(f"{symbol}: an action's value must be positive and finite")
+        inserted = updated = 0
+        table = corporate_action
+        with self._writing() as c:
+            symbol_id = self._lock_symbol(c, symbol)
+            known = {
+                (one.ts, one.kind): one.value
+                for one in _actions_of(c, [symbol_id]).get(symbol_id, [])
+            }
+            for one in given:
+                old = known.get((one.ts, one.kind))
+                if old is None:
+                    c.execute(table.insert().values(symbol_id=symbol_id, **asdict(one)))
+                    inserted += 1
+                elif old != one.value:
+                    where = (table.c.symbol_id == symbol_id) & (table.c.ts == one.ts)
+                    where &= table.c.kind == one.kind
+                    c.execute(table.update().where(where).values(value=one.value))
+                    updated += 1
+            version = 0
+            own = series.c.symbol_id == symbol_id
+            for row in c.execute(sa.select(series.c.id, series.c.version).where(own)):
+                version = row.version
+                if inserted or updated:
+                    version = _next_version(version)
+                    c.execute(
+                        series.update()
+                        .where(series.c.id == row.id)
+                        .values(version=version)
+                    )
+        self._forget(symbol)
+        return Changed(
+            inserted, updated, len(given) - inserted - updated, version=version
+        )
+
+    def upsert_bars(
+        self, symbol: str, interval: Interval, frame: pd.DataFrame, *, source: str
+    ) -> Changed:
+        """Merge raw bars into a series, in one transaction.
+
+        `frame`: time-zone-aware DatetimeIndex; open, high, low, close, volume as
+        traded. A bar with a known ts replaces the old one. The same bars again write
+        nothing and keep the version. Rows that are no bars (see `quality.examine`) are
+        counted in `rejected` and kept in the table `reject`. Concurrent writers wait
+        for each other. Raises BadData for the whole frame, UnknownSymbol.
+        """
+        new, refused = quality.examine(frame, intervals.checked(interval))
+        with self._writing() as c:
+            symbol_id = self._lock_symbol(c, symbol)
+            own = (series.c.symbol_id == symbol_id) & (series.c.interval == interval)
+            row = c.execute(sa.select(series.c.id, series.c.version).where(own)).first()
+            if row is None:
+                first = {"symbol_id": symbol_id, "interval": interval, "source": source}
+                done = c.execute(series.insert().values(**first, version=0, n=0))
+                series_id, version = done.inserted_primary_key[0], 0
+            else:
+                series_id, version = row.id, row.version
+            inserted, updated, unchanged = _merge_blocks(c, series_id, interval, new)
+            if inserted or updated:
+                version = _next_version(version)
+                values = _summary(c, series_id) | {"version": version, "source": source}
+                c.execute(
+                    series.update().where(series.c.id == series_id).values(**values)
+                )
+            if refused:
+                rows = {(one.ts, one.reason): asdict(one) for one in refused}
+                extra = {"series_id": series_id, "source": source}
+                c.execute(
+                    self._insert(reject).on_conflict_do_nothing(),
+                    [one | extra for one in rows.values()],
+                )
+        self._forget(symbol)
+        return Changed(inserted, updated, unchanged, len(refused), version)
+
+    def record_job(self, job: Job) -> None:
+        """Add one line to the ingestion ledger."""
+        with self._writing() as c:
+            c.execute(ingest_job.insert().values(**asdict(job)))
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a short text under a key; the same text again writes nothing."""
+        with self._writing() as c:
+            insert = self._insert(meta).values(key=key, value=value)
+            c.execute(
+                insert.on_conflict_do_update(
+                    index_elements=[meta.c.key],
+                    set_={"value": value},
+                    where=meta.c.value != value,
+                )
+            )
+
+    # How reads and writes reach the database
+
+    def _read(self, work: Callable[[sa.Connection], T], retry_s: float = RETRY_S) -> T:
+        deadline = time.monotonic() + retry_s
+        pause = 0.05
+        while True:
+            try:
+                with self._reader.connect() as connection:
+                    return work(connection)
+            except PoolTimeout:
+                raise self._exhausted() from None
+            except DBAPIError as error:
+                if not _cut_off(error) or time.monotonic() + pause > deadline:
+                    raise explain(error.orig or error, self._address.where) from error
+            time.sleep(pause)
+            pause = min(pause * 2, 0.5)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        try:
+            with self._writer.begin() as connection:
+                if self._address.dialect == "postgresql":
+                    connection.exec_driver_sql(
+                        f"SET LOCAL statement_timeout = '{WRITE_TIMEOUT_S}s'"
+                    )
+                yield connection
+        except PoolTimeout:
+            raise self._exhausted() from None
+        except DBAPIError as error:
+            raise explain(error.orig or error, self._address.where) from error
+
+    def _exhausted(self) -> PoolExhausted:
+        return PoolExhausted(
+            f"all {self._pool_size} connections to {self._address.where} were busy "
+            f"for {self._pool_timeout_s} s",
+            "set pool_size to the number of threads of a worker",
+        )
+
+    def _lock(self, c: sa.Connection, key: int) -> None:
+        """Wait for other writers of the same key; SQLite has one writer anyway."""
+        if self._address.dialect == "postgresql":
+            c.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_SPACE, key)))
+
+    def _lock_symbol(self, c: sa.Connection, name: str) -> int:
+        own = sa.select(symbol_table.c.id).where(symbol_table.c.ticker == name)
+        found = c.scalar(own)
+        if found is None:
+            raise _unknown([name], self._address.where)
+        self._lock(c, found)
+        return found
+
+    def _insert(self, table: sa.Table) -> Any:
+        own = postgresql if self._address.dialect == "postgresql" else sqlite
+        return own.insert(table)
+
+    def _forget(self, name: str) -> None:
+        for interval in intervals.MICROSECONDS:
+            self._stamps.pop((name, interval), None)
+
+    # Series, by way of stamp and cache
+
+    def _ask_stamps(self, names: list[str], interval: str) -> dict[str, _Stamp]:
+        """Read the stamps of all names in one query, and remember them."""
+        query = (
+            sa.select(
+                symbol_table.c.ticker,
+                symbol_table.c.id,
+                series.c.id.label("series_id"),
+                series.c.version,
+                series.c.n,
+            )
+            .join_from(
+                symbol_table,
+                series,
+                (series.c.symbol_id == symbol_table.c.id)
+                & (series.c.interval == intervals.checked(interval)),
+                isouter=True,
+            )
+            .where(symbol_table.c.ticker.in_(names))
+        )
+        now = time.monotonic()
+        rows = self._read(lambda c: c.execute(query).all())
+        found = {
+            row.ticker: _Stamp(row.id, row.series_id, row.version or 0, row.n or 0, now)
+            for row in rows
+        }
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise _unknown(missing, self._address.where)
+        self._stamps.update({(name, interval): found[name] for name in found})
+        return found
+
+    def _known_stamps(self, names: list[str], interval: str) -> dict[str, _Stamp]:
+        """Return stamps that are at most RECHECK_S old."""
+        oldest = time.monotonic() - RECHECK_S
+        known = {name: self._stamps.get((name, interval)) for name in names}
+        fresh = {n: s for n, s in known.items() if s is not None and s.read_at > oldest}
+        stale = [name for name in names if name not in fresh]
+        return fresh | self._ask_stamps(stale, interval) if stale else fresh
+
+    def _range(
+        self, symbol: str, interval: str, start: When, end: When, adjust: Adjust
+    ) -> Columns:
+        if adjust not in ("none", "split", "all"):
+            raise StoreError(f'adjust {adjust!r} is not "none", "split" or "all"')
+        first, last = _span(start, end)
+        raw, actions = self._hold([symbol], interval, first, set(COLUMNS))[symbol]
+        return _cut(adjustment.adjusted(raw, actions, adjust), first, last)
+
+    def _hold(
+        self, names: list[str], interval: str, first: int, wanted: set[str]
+    ) -> dict[str, Held]:
+        """Return raw columns and actions per name, from the cache or the database.
+
+        At least the bars from `first` to the END of the series: what comes after a bar
+        decides how it is adjusted. A single series of moderate length is read whole and
+        kept; several at once are read as far as asked and not kept.
+        """
+        stamps = self._known_stamps(names, interval)
+        held: dict[str, Held] = {}
+        missing: dict[str, _Stamp] = {}
+        for name, stamp in stamps.items():
+            if stamp.series_id is None:
+                held[name] = _NO_BARS
+                continue
+            found = self._cache.get((stamp.series_id, stamp.version))
+            if found is None:
+                missing[name] = stamp
+            else:
+                held[name] = found
+        if not missing:
+            return held
+        keep = len(names) == 1 and stamps[names[0]].n <= WHOLE_SERIES_ROWS
+        columns = set(COLUMNS) if keep else wanted
+        query = sa.select(block.c.series_id, block.c.codec, block.c.payload)
+        query = query.where(
+            block.c.series_id.in_([stamp.series_id for stamp in missing.values()])
+        )
+        if not keep and first > _EARLIEST:
+            stretch = int(intervals.period(np.array([first]), interval)[0])
+            query = query.where(block.c.period >= stretch)
+        query = query.order_by(block.c.series_id, block.c.period)
+        ids = [stamp.symbol_id for stamp in missing.values()]
+        rows, actions = self._read(
+            lambda c: (c.execute(query).all(), _actions_of(c, ids))
+        )
+        parts: dict[int, list[Columns]] = {}
+        for series_id, codec, payload in rows:
+            parts.setdefault(series_id, []).append(decode(payload, codec, columns))
+        for name, stamp in missing.items():
+            whole = joined(
+                parts.get(stamp.series_id, []), [c for c in COLUMNS if c in columns]
+            )
+            held[name] = (whole, actions.get(stamp.symbol_id, []))
+            if keep:
+                self._cache.put((stamp.series_id, stamp.version), held[name])
+        return held
+
+
+_LOCK_SPACE = 0x4D4C  # "ML": our corner of PostgreSQL's advisory locks
+_EARLIEST, _LATEST = -(2**62), 2**62
+
+
+def _unknown(names: list[str], where: str) -> UnknownSymbol:
+    return UnknownSymbol(
+        f"no such symbol in {where}: {', '.join(sorted(names))}",
+        "list the known ones: python -m mltrading_marketdata info",
+    )
+
+
+def _cut_off(error: DBAPIError) -> bool:
+    """Say whether asking again on a new connection can help."""
+    state = getattr(error.orig, "sqlstate", None)
+    if error.connection_invalidated or state in ("57P01", "57P02", "57P03"):
+        return True
+    refused = "authentication failed" in str(error.orig), "exist" in str(error.orig)
+    is_server = type(error.orig).__module__.startswith("psycopg")
+    operational = isinstance(error, sa.exc.OperationalError)
+    return is_server and operational and state is None and not any(refused)
+
+
+def _merge_blocks(
+    c: sa.Connection, series_id: int, interval: str, new: Columns
+) -> tuple[int, int, int]:
+    """Merge new bars into the blocks they fall into; return the three counts."""
+    if not len(new["ts"]):
+        return 0, 0, 0
+    periods = intervals.period(new["ts"], interval)
+    touched = np.unique(periods)
+    own = block.c.series_id == series_id
+    reach = block.c.period.between(int(touched[0]), int(touched[-1]))
+    stored = {
+        row.period: decode(row.payload, row.codec)
+        for row in c.execute(sa.select(block).where(own, reach))
+    }
+    counts = np.zeros(3, int)
+    fresh = []
+    empty = joined([])
+    for stretch in touched.tolist():
+        part = {name: column[periods == stretch] for name, column in new.items()}
+        merged, *done = merge(stored.get(stretch, empty), part)
+        counts += done
+        if not done[0] and not done[1]:
+            continue
+        values = {"n": len(merged["ts"]), "codec": CODEC, "payload": encode(merged)}
+        if stretch in stored:
+            where = own & (block.c.period == stretch)
+            c.execute(block.update().where(where).values(**values))
+        else:
+            fresh.append({"series_id": series_id, "period": stretch} | values)
+    if fresh:
+        c.execute(block.insert(), fresh)
+    return int(counts[0]), int(counts[1]), int(counts[2])
+
+
+def _summary(c: sa.Connection, series_id: int) -> dict[str, Any]:
+    """Return what `series` repeats from the blocks: counts, ends, latest bar."""
+    own = block.c.series_id == series_id
+    some = sa.select(block.c.codec, block.c.payload).where(own)
+    newest = c.execute(some.order_by(block.c.period.desc()).limit(2)).all()
+    oldest = c.execute(some.order_by(block.c.period).limit(1)).one()
+    tail = joined([decode(row.payload, row.codec) for row in reversed(newest)])
+    summary: dict[str, Any] = {
+        "n": c.scalar(sa.select(sa.func.sum(block.c.n)).where(own)),
+        "first_ts": int(decode(oldest.payload, oldest.codec, ("ts",))["ts"][0]),
+        "last_ts": int(tail["ts"][-1]),
+        "volume": int(tail["volume"][-1]),
+    }
+    summary |= {name: float(tail[name][-1]) for name in quality.PRICES}
+    if len(tail["ts"]) > 1:
+        summary["previous_ts"] = int(tail["ts"][-2])
+        summary["previous_close"] = float(tail["close"][-2])
+    return summary
+
+
+def _actions_of(c: sa.Connection, symbol_ids: list[int]) -> dict[int, list[Action]]:
+    table = corporate_action
+    found: dict[int, list[Action]] = {}
+    query = sa.select(table.c.symbol_id, table.c.ts, table.c.kind, table.c.value)
+    query = query.where(table.c.symbol_id.in_(symbol_ids))
+    for row in c.execute(query.order_by(table.c.symbol_id, table.c.ts, table.c.kind)):
+        found.setdefault(row.symbol_id, []).append(Action(row.ts, row.kind, row.value))
+    return found
+
+
+def _next_version(version: int) -> int:
+    """Return a stamp above `version` that no earlier life of the database used."""
+    return max(version + 1, time.time_ns() // 1000)
+
+
+def _wanted(columns: Iterable[str] | None) -> list[str]:
+    wanted = list(COLUMNS[1:]) if columns is None else list(columns)
+    unknown = [name for name in wanted if name not in COLUMNS[1:]]
+    if unknown:
+        raise StoreError(f"no such bar columns: {unknown}; known: {COLUMNS[1:]}")
+    return wanted
+
+
+def _span(start: When, end: When) -> tuple[int, int]:
+    first = _EARLIEST if start is None else _microseconds(start)
+    return first, _LATEST if end is None else _microseconds(end)
+
+
+def _microseconds(when: str | date | datetime | pd.Timestamp) -> int:
+    try:
+        time_ = pd.Timestamp(when)
+        if time_.tz is None:
+            time_ = time_.tz_localize("UTC")
+        return int(time_.as_unit("us").asm8.astype(np.int64))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"cannot read {when!r} as a time: {error}") from error
+
+
+def _cut(columns: Columns, first: int, last: int) -> Columns:
+    lower = np.searchsorted(columns["ts"], first, "left")
+    upper = np.searchsorted(columns["ts"], last, "right")
+    return {name: column[lower:upper] for name, column in columns.items()}
+
+
+def _index(ts: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(ts.view("M8[us]"), tz="UTC", name="ts")
+
+
+def _times(column: pd.Series) -> pd.Series:
+    """Return microseconds (or None) as UTC times (or NaT)."""
+    known = column.notna()
+    values = np.full(len(column), np.datetime64("NaT", "us"))
+    values[known.to_numpy()] = column[known].astype(np.int64).to_numpy().view("M8[us]")
+    return pd.Series(values, index=column.index).dt.tz_localize("UTC")
+
+
+def _iso(ts: int | None) -> Any:
+    return None if ts is None else pd.Timestamp(ts, unit="us", tz="UTC").isoformat()
+
+
+def _frame(columns: Columns) -> pd.DataFrame:
+    """Return a frame of its own: writing to it does not reach the cache."""
+    data = {
+        name: np.array(column, DTYPES[name].newbyteorder("="))
+        for name, column in columns.items()
+        if name != "ts"
+    }
+    return pd.DataFrame(data, index=_index(np.array(columns["ts"], np.int64)))

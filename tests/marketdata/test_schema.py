@@ -1,0 +1,187 @@
+"""Migrations, backup, restore and prepare, on both engines."""
+
+import shutil
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from mltrading_marketdata import (
+    SampleSource,
+    StoreError,
+    Unavailable,
+    ingest,
+    open_store,
+    revisions,
+)
+from mltrading_marketdata.backup import backup, restore
+from mltrading_marketdata.engine import make_engine
+from mltrading_marketdata.migration import migrate, sql
+from mltrading_marketdata.preparation import prepare, schema
+from mltrading_marketdata.tables import metadata
+from mltrading_marketdata.url import Address, parse
+
+
+def execute(address: Address, *statements: str) -> None:
+    if address.dialect == "sqlite":
+        address.file.parent.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(address.file, isolation_level=None)) as c:
+            list(map(c.execute, statements))
+    else:
+        with psycopg.connect(address.libpq, autocommit=True) as c:
+            list(map(c.execute, statements))
+
+
+def test_the_tables_are_what_the_migrations_make(url):
+    engine = make_engine(
+        parse(url), pool_size=1, pool_timeout_s=1, statement_timeout_s=0
+    )
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_the_revisions_are_alembic_s_own_in_one_line():
+    config = Config()
+    config.set_main_option("script_location", str(revisions.MIGRATIONS))
+    line = ScriptDirectory.from_config(config).walk_revisions()
+    assert [one.revision for one in line][::-1] == revisions.shipped()
+    assert revisions.MIN_SUPPORTED in revisions.shipped()
+
+
+def test_prepare_makes_and_fills_a_database(empty_url):
+    address = parse(empty_url)
+    done = prepare(address, seed="sample")
+    assert (done["applied"], done["ingested"]) == (["0001"], 12154)
+    assert (done["head"], done["database"]) == ("0001", address.dialect)
+    assert schema(address)["state"] == "current"
+
+
+def test_a_seed_that_was_cut_off_is_carried_on(url):
+    with open_store(url) as store:
+        store.set_meta("seeding", "sample")
+        ingest(store, SampleSource(), ["IBM"])
+    assert prepare(parse(url), seed="sample")["ingested"] == 12154 - 3270
+    assert prepare(parse(url), seed="sample")["ingested"] == 0
+
+
+def test_a_database_with_bars_of_its_own_is_not_seeded(store, url, bars):
+    store.upsert_bars("ACME", "1d", bars(1), source="test")
+    assert prepare(parse(url), seed="sample")["ingested"] == 0
+
+
+def test_prepare_again_does_nothing(url, tmp_path):
+    done = prepare(parse(url), backup_dir=tmp_path / "kept")
+    assert (done["applied"], done["backup"], done["ingested"]) == ([], None, 0)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_prepare_backs_up_before_it_migrates(url, tmp_path, monkeypatch):
+    newer = tmp_path / "migrations"
+    shutil.copytree(revisions.MIGRATIONS, newer)
+    (newer / "versions" / "0002_second.py").write_text(
+        "from alembic import op\nrevision, down_revision = '0002', '0001'\n"
+        "def upgrade():\n    op.execute('CREATE TABLE second (id INTEGER)')\n"
+    )
+    monkeypatch.setattr(revisions, "MIGRATIONS", newer)
+    monkeypatch.setattr("mltrading_marketdata.migration.MIGRATIONS", newer)
+    done = prepare(parse(url), backup_dir=tmp_path / "kept")
+    assert done["applied"] == ["0002"] and Path(done["backup"]).stat().st_size
+    restore(parse(url), Path(done["backup"]))
+    assert schema(parse(url))["pending"] == ["0002"]
+
+
+def test_a_failing_migration_leaves_the_schema_as_it_was(url, tmp_path, monkeypatch):
+    newer = tmp_path / "migrations"
+    shutil.copytree(revisions.MIGRATIONS, newer)
+    (newer / "versions" / "0002_bad.py").write_text(
+        "from alembic import op\nrevision, down_revision = '0002', '0001'\n"
+        "def upgrade():\n    op.execute('CREATE TABLE half (id INTEGER)')\n"
+        "    op.execute('CREATE TABLE symbol (id INTEGER)')\n"
+    )
+    monkeypatch.setattr(revisions, "MIGRATIONS", newer)
+    monkeypatch.setattr("mltrading_marketdata.migration.MIGRATIONS", newer)
+    before = revisions.observe(parse(url))
+    with pytest.raises(Unavailable, match="already exists"):
+        migrate(parse(url))
+    assert revisions.observe(parse(url)) == before
+
+
+def test_a_newer_database_is_reported_and_left_alone(url):
+    execute(parse(url), "UPDATE alembic_version SET version_num = '9999'")
+    assert schema(parse(url))["state"] == "ahead"
+    assert schema(parse(url))["pending"] == []
+    assert prepare(parse(url), seed="sample")["state"] == "ahead"
+    assert migrate(parse(url)) == []
+
+
+def test_somebody_else_s_database_is_refused(empty_url):
+    address = parse(empty_url)
+    execute(address, "CREATE TABLE payroll (id INTEGER)")
+    with pytest.raises(Unavailable, match="not of this application"):
+        prepare(address)
+
+
+def test_a_dry_run_prints_sql_and_changes_nothing(empty_url):
+    address = parse(empty_url)
+    text = sql(address, revisions.observe(address))
+    assert "CREATE TABLE block" in text
+    assert schema(address)["state"] == "empty"
+
+
+def test_a_backup_brings_everything_back(store, url, bars, tmp_path):
+    store.upsert_bars("ACME", "1d", bars(600), source="test")
+    stamp = store.version("ACME")
+    copy = backup(parse(url), tmp_path / "new" / "copy")
+    migrate(parse(url), fresh=True)
+    execute(parse(url), "CREATE TABLE later (id INTEGER)")
+    restore(parse(url), copy)
+    with open_store(url) as again:
+        assert again.version("ACME") == stamp and len(again.bars("ACME")) == 600
+    assert revisions.observe(parse(url)).tables == len(metadata.tables) + 1
+
+
+def test_a_file_that_is_no_backup_changes_nothing(store, url, tmp_path):
+    (tmp_path / "junk").write_bytes(b"junk " * 1000)
+    with pytest.raises(StoreError, match="junk|pg_restore"):
+        restore(parse(url), tmp_path / "junk")
+    assert list(store.symbols().index) == ["ACME"]
+
+
+def test_reset_leaves_an_empty_schema(store, url, bars):
+    store.upsert_bars("ACME", "1d", bars(3), source="test")
+    assert migrate(parse(url), fresh=True) == ["0001"]
+    assert store.info()["symbols"] == 0 and len(store.symbols()) == 0
+
+
+def test_an_old_schema_is_told_from_a_dead_server(url):
+    execute(parse(url), "DROP TABLE meta")
+    with open_store(url) as store, pytest.raises(StoreError) as caught:
+        store.info()
+    assert type(caught.value).__name__ == "SchemaBehind"
+    assert "prepare" in caught.value.hint
+
+
+def test_a_damaged_file_is_replaced_by_a_backup(sqlite_url, tmp_path):
+    address = parse(sqlite_url)
+    copy = backup(address, tmp_path / "copy")
+    address.file.write_bytes(b"not a database at all" * 500)
+    with pytest.raises(Unavailable, match="damaged"):
+        revisions.observe(address)
+    restore(address, copy)
+    assert schema(address)["state"] == "current"
+
+
+def test_two_migrators_at_once_apply_it_once(empty_url):
+    address = parse(empty_url)
+    with ThreadPoolExecutor(2) as pool:
+        applied = list(pool.map(migrate, [address, address]))
+    assert sorted(applied) == [[], ["0001"]]
