@@ -1,0 +1,1 @@
+"""How an environment is reached: one module per kind of target."""
