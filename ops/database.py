@@ -1,0 +1,164 @@
+"""Acts on an environment's data: reset with a backup first, ingest."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ops import environment as environments
+from ops import report
+from ops.delivery import by_whom
+from ops.environment import Environment
+from ops.errors import OpsError, Refused, Usage
+from ops.rollout import recover
+from ops.targets.local import LocalTarget
+
+
+def reset(name: str, *, yes: bool = False, dry_run: bool = False) -> None:
+    """Empty the database and seed it again; a backup is taken first.
+
+    Raises:
+        Refused: nobody confirmed, or nothing is deployed.
+    """
+    environment = environments.load(name)
+    target = LocalTarget(environment)
+    number = _current(target, environment)
+    backup = _backup_path(environment)
+    seed = f"{environment.seed} data put in" if environment.seed else "left empty"
+    report.say(f"db-reset {environment.name}", "bold")
+    report.step("skipped", "backup", str(backup))
+    report.step("skipped", "reset", f"every bar and symbol removed, then {seed}")
+    if dry_run:
+        report.say("  nothing was changed (--dry-run)")
+        return
+    if not yes:
+        _confirm(environment)
+
+    def work(act: Callable[..., dict[str, Any]]) -> None:
+        act("backup", ["backup", str(backup)])
+        act("reset", ["reset"])
+        act("seed", _prepare(environment))
+
+    _journalled(target, environment, "db-reset", number, work)
+    report.say(f"  the backup stays at {backup}")
+
+
+def ingest(
+    name: str,
+    *,
+    source: str = "sample",
+    path: str = "",
+    symbols: str = "",
+    as_json: bool = False,
+) -> None:
+    """Read bars from a source into the database; the same bars again write nothing."""
+    if source not in ("sample", "csv"):
+        raise Usage(f'there is no source "{source}"', allowed="sample, csv")
+    if source == "csv" and not Path(path).is_dir():
+        raise Usage(
+            f"{path or 'nothing'} is not a folder",
+            where="--path",
+            allowed="a folder of <SYMBOL>.csv files",
+        )
+    environment = environments.load(name)
+    target = LocalTarget(environment)
+    number = _current(target, environment)
+    arguments = ["ingest", "--source", source]
+    if path:
+        arguments += ["--path", str(Path(path).absolute())]
+    if symbols:
+        arguments += ["--symbols", symbols]
+    if not as_json:
+        report.say(f"ingest {environment.name}", "bold")
+    found: dict[str, Any] = {}
+
+    def work(act: Callable[..., dict[str, Any]]) -> None:
+        found.update(act("ingest", arguments))
+
+    _journalled(target, environment, "ingest", number, work)
+    if as_json:
+        report.as_json(found)
+
+
+def _current(target: LocalTarget, environment: Environment) -> int:
+    number = target.observe().current
+    if number is None:
+        raise Refused(
+            f"nothing is deployed on {environment.name}, so there is no database",
+            next=f"inv deploy --env {environment.name}",
+        )
+    return number
+
+
+def _confirm(environment: Environment) -> None:
+    if not sys.stdin.isatty():
+        raise Refused(
+            "nobody is here to confirm",
+            where="standard input is not a terminal",
+            next=f"inv db-reset --env {environment.name} --yes",
+        )
+    typed = input(f"  type {environment.name} to go on: ")
+    if typed.strip() != environment.name:
+        raise Refused(f'"{typed}" is not "{environment.name}"; nothing was touched')
+
+
+def _backup_path(environment: Environment) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return environment.state / "backups" / f"{stamp}-db-reset.backup"
+
+
+def _prepare(environment: Environment) -> Sequence[str]:
+    return ["prepare", *(["--seed", environment.seed] if environment.seed else [])]
+
+
+def _journalled(
+    target: LocalTarget,
+    environment: Environment,
+    op: str,
+    number: int,
+    work: Callable[[Callable[..., dict[str, Any]]], None],
+) -> None:
+    """Do data work with the lease held, each step told to the journal."""
+    by = by_whom()
+    target.take(op, by, 0.0, report.say)
+    try:
+        recover(target, environment, by)
+        run = secrets.token_hex(4)
+
+        def record(phase: str, step: str = "", **facts: Any) -> None:
+            event = {"run": run, "op": op, "phase": phase, "step": step}
+            target.record({**event, "at": round(time.time(), 3), "facts": facts})
+
+        def act(step: str, arguments: Sequence[str]) -> dict[str, Any]:
+            record("intent", step)
+            begun = time.monotonic()
+            facts = target.agent.data(
+                number, arguments, float(environment.budget.migrate)
+            )
+            took = time.monotonic() - begun
+            record("done", step, seconds=round(took, 3))
+            report.step("ok", step, _summary(facts), took)
+            return facts
+
+        record("begin", by=by)
+        try:
+            work(act)
+        except OpsError as error:
+            record("end", outcome="failed", reason=error.what)
+            raise
+        record("end", outcome="good")
+    finally:
+        target.release()
+
+
+def _summary(facts: dict[str, Any]) -> str:
+    said = [
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+        for name, value in facts.items()
+        if isinstance(value, int | str) and not isinstance(value, bool)
+    ]
+    return ", ".join(said[:6])

@@ -1,0 +1,410 @@
+"""The acts of people: deploy, roll back, bring up, take down, look.
+
+Each reads as its own table of contents: load, observe, plan, show, act, observe again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ops import environment as environments
+from ops import report
+from ops.command import Secret
+from ops.environment import ROOT, Environment
+from ops.errors import Refused, StepFailed, Usage
+from ops.plan import Plan, plan_deploy, plan_down, plan_rollback, plan_up
+from ops.release import Release, config_digest, environment_hash, parse_number
+from ops.rollout import Rollout, Shipment, recover
+from ops.targets.local import LocalTarget
+from ops.world import World
+
+if TYPE_CHECKING:
+    from ops.artefact import Artefact
+
+
+def deploy(
+    name: str,
+    *,
+    port: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    as_json: bool = False,
+    wait: float = 0.0,
+) -> None:
+    """Prove, build, stage, boot, gate, switch, smoke: the whole way to the users."""
+    begun = time.monotonic()
+    environment = _load(name, port)
+    target = LocalTarget(environment)
+    report.say(f"deploy {environment.name}", "bold")
+    with _acting(target, environment, "a deploy", wait, dry_run) as world:
+        artefact = _prove_and_build(environment)
+        shipment = _shipment(environment, target, world, artefact)
+        plan = plan_deploy(world, shipment.release, environment, force=force)
+        if _shown(plan, dry_run=dry_run, as_json=as_json):
+            return
+        rollout = Rollout(target, environment, by_whom(), shipment)
+        if not plan.empty:
+            rollout.carry_out(plan)
+        after = target.observe()
+    _confirm(plan, after)
+    _ended(plan, target, rollout, begun, as_json)
+
+
+def rollback(
+    name: str,
+    *,
+    to: str | None = None,
+    dry_run: bool = False,
+    as_json: bool = False,
+    wait: float = 0.0,
+) -> None:
+    """Move traffic back to the last good release, or to the one named."""
+    begun = time.monotonic()
+    wanted = None if to is None else parse_number(to, "--to")
+    environment = _load(name)
+    target = LocalTarget(environment)
+    report.say(f"rollback {environment.name}", "bold")
+    with _acting(target, environment, "a rollback", wait, dry_run) as world:
+        plan = plan_rollback(world, environment, wanted)
+        if _shown(plan, dry_run=dry_run, as_json=as_json):
+            return
+        rollout = Rollout(target, environment, by_whom())
+        if not plan.empty:
+            rollout.carry_out(plan)
+        after = target.observe()
+    _confirm(plan, after)
+    _ended(plan, target, rollout, begun, as_json)
+
+
+def up(name: str, *, port: str | None = None, dry_run: bool = False) -> None:
+    """Start what should serve."""
+    _carry(name, "up", plan_up, port=port, dry_run=dry_run)
+
+
+def down(name: str, *, dry_run: bool = False) -> None:
+    """Stop the front door and every release; nothing is removed."""
+    _carry(name, "down", plan_down, dry_run=dry_run)
+
+
+def status(name: str, *, as_json: bool = False) -> None:
+    """Say what serves, since when, by whom, what stands by, and the last runs.
+
+    Raises:
+        StepFailed: what should serve does not.
+    """
+    environment = _load(name)
+    target = LocalTarget(environment)
+    world = target.observe()
+    found = _status(environment, target, world)
+    if as_json:
+        report.as_json(found)
+    else:
+        _print_status(environment, target, world, found)
+    if found["current"] and not found["healthy"]:
+        raise StepFailed(
+            f"{found['current']} should serve and does not: {found['problem']}",
+            where=found["url"],
+            next=f"inv up --env {environment.name}",
+        )
+
+
+# The parts of acts --------------------------------------------------------------------
+
+
+def _load(name: str, port: str | None = None) -> Environment:
+    """Return an environment, with the port that was asked for."""
+    environment = environments.load(name)
+    if port is None:
+        kept = environment.state / "state" / "port"
+        try:
+            return dataclasses.replace(environment, port=int(kept.read_text()))
+        except (OSError, ValueError):
+            return environment
+    if not port.isdigit() or int(port) > 65535:
+        raise Usage(
+            f"{port} is not a port", where="--port", allowed="0 (a free one) to 65535"
+        )
+    return dataclasses.replace(environment, port=int(port))
+
+
+@contextmanager
+def _acting(
+    target: LocalTarget,
+    environment: Environment,
+    doing: str,
+    wait: float,
+    dry_run: bool,
+) -> Iterator[World]:
+    """Hold the lease, finish what was left open, and give the world as it is."""
+    if dry_run:
+        yield target.observe()
+        return
+    target.take(doing, by_whom(), wait, report.say)
+    try:
+        yield recover(target, environment, by_whom())
+    finally:
+        target.release()
+
+
+def _carry(
+    name: str, doing: str, planner: Any, *, port: str | None = None, dry_run: bool
+) -> None:
+    begun = time.monotonic()
+    environment = _load(name, port)
+    target = LocalTarget(environment)
+    report.say(f"{doing} {environment.name}", "bold")
+    with _acting(target, environment, doing, 0.0, dry_run) as world:
+        plan = planner(world, environment)
+        if _shown(plan, dry_run=dry_run, as_json=False):
+            return
+        rollout = Rollout(target, environment, by_whom())
+        if not plan.empty:
+            rollout.carry_out(plan)
+    if doing == "up":
+        _ended(plan, target, rollout, begun, as_json=False)
+
+
+def _prove_and_build(environment: Environment) -> Artefact:
+    """Ask the gates and build the artefact side by side, from the same files."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ops import artefact, gates
+
+    with ThreadPoolExecutor(1) as beside:
+        begun = time.monotonic()
+        building = beside.submit(
+            artefact.build, ROOT, allow_dirty=environment.dirty, full=False
+        )
+        verdicts = gates.run(environment.gates)
+        took = time.monotonic() - begun
+        built = building.result()
+    red = [verdict for verdict in verdicts if verdict.state == "red"]
+    for verdict in verdicts:
+        if verdict.state != "green":
+            report.say(report.indent(f"{verdict.name}: {verdict.findings}"))
+    asked = f"{len(verdicts) - len(red)} of {len(verdicts)} green"
+    old = sum(verdict.cached for verdict in verdicts)
+    report.step(
+        "failed" if red else "ok", "gates", f"{asked}, {old} from the cache", took
+    )
+    if red:
+        raise Refused(
+            f"not green: {', '.join(verdict.name for verdict in red)}; "
+            "nothing was touched",
+            allowed="an artefact whose gates are all green",
+            next="; ".join(dict.fromkeys(verdict.fix for verdict in red)),
+        )
+    marked = " with changes that are not committed" if built.dirty else ""
+    reused = ", built before" if built.reused else ""
+    text = f"artefact {built.digest[:12]} from {built.commit[:9]}{marked}{reused}"
+    report.step("ok", "build", text, built.seconds)
+    return built
+
+
+def _shipment(
+    environment: Environment, target: LocalTarget, world: World, artefact: Artefact
+) -> Shipment:
+    """Bind the artefact to a configuration under the next number."""
+    values = environment.resolved(os.environ)
+    taken = [slot.number for host in world.hosts for slot in host.slots]
+    number = max([world.history.last, *taken]) + 1
+    python = f"cpython-{platform.python_version()}-{platform.machine()}"
+    release = Release(
+        number=number,
+        artefact=artefact.digest,
+        commit=artefact.commit,
+        dirty=artefact.dirty,
+        config=config_digest(values, target.agent.key()),
+        environment=environment_hash(artefact.requirements.read_bytes(), python),
+        python=python,
+        by=by_whom(),
+        at=round(time.time(), 3),
+    )
+    environ = {
+        name: value.value if isinstance(value, Secret) else value
+        for name, value in values.items()
+    }
+    environ["MLTRADING_RELEASE"] = release.name
+    environ["MLTRADING_ARTEFACT"] = release.artefact
+    environ["MLTRADING_COMMIT"] = release.commit
+    return Shipment(
+        release,
+        tuple(artefact.wheels),
+        artefact.requirements,
+        environ,
+        python=getattr(sys, "_base_executable", None) or sys.executable,
+        uv=_uv(),
+    )
+
+
+def _uv() -> str:
+    """Return the uv program: the one that runs us, or the one on the PATH."""
+    found = os.environ.get("UV") or shutil.which("uv")
+    if not found:
+        raise Refused("uv is not on the PATH", next="pip install uv")
+    return found
+
+
+def _shown(plan: Plan, *, dry_run: bool, as_json: bool) -> bool:
+    """Print a plan; True when that is all that was asked for."""
+    for note in plan.notes:
+        report.say(f"  {note}", "yellow" if plan.steps else "")
+    if not dry_run:
+        return False
+    if as_json:
+        report.as_json(dataclasses.asdict(plan))
+        return True
+    for step in plan.steps:
+        report.step("skipped", step.verb, step.text)
+    report.say("  nothing was changed (--dry-run)")
+    return True
+
+
+def _confirm(plan: Plan, after: World) -> None:
+    """Compare the world with what the plan promised."""
+    if after.current != plan.release:
+        raise StepFailed(
+            f"the plan promised v{plan.release}, current is v{after.current}",
+            next="inv status",
+        )
+
+
+def _ended(
+    plan: Plan, target: LocalTarget, rollout: Rollout, begun: float, as_json: bool
+) -> None:
+    took = time.monotonic() - begun
+    if as_json:
+        report.as_json(
+            {
+                "op": plan.op,
+                "release": plan.release,
+                "previous": plan.previous,
+                "url": target.url(),
+                "seconds": round(took, 3),
+                "steps": rollout.steps,
+            }
+        )
+        return
+    report.say()
+    report.say(
+        f"  v{plan.release} serves {target.url()}  ({report.seconds(took)})", "green"
+    )
+    if plan.op == "deploy" and plan.previous not in (None, plan.release):
+        report.say(f"  v{plan.previous} stays warm; to go back: inv rollback")
+
+
+def by_whom() -> str:
+    """Return who acts: user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"
+
+
+# Status -------------------------------------------------------------------------------
+
+
+def _status(
+    environment: Environment, target: LocalTarget, world: World
+) -> dict[str, Any]:
+    from ops import probe
+    from ops.command import Request
+
+    host = world.hosts[0]
+    slot = host.slot(world.current)
+    problem = ""
+    health: dict[str, Any] = {}
+    if world.current is not None:
+        release = slot.release if slot else None
+        wanted = release.artefact if release else ""
+        probes = probe.gate(f"v{world.current}", wanted)
+        if host.front.pid is None:
+            problem = "the front door is closed"
+        else:
+            answers = target.ask_front([each.request for each in probes])
+            problem = probe.worst(probes, answers)
+            said = target.ask_front([Request("GET", "/health")])[0]
+            health = probe.parsed(said) or {}
+    standby = [
+        f"v{each.number}"
+        for each in host.slots
+        if each.alive and each.number != world.current
+    ]
+    runs = [dataclasses.asdict(run) for run in world.history.runs[-8:]]
+    return {
+        "environment": environment.name,
+        "url": target.url(),
+        "current": f"v{world.current}" if world.current is not None else None,
+        "healthy": world.current is not None and not problem,
+        "problem": problem,
+        "checks": health.get("checks", {}),
+        "release": dataclasses.asdict(slot.release) if slot and slot.release else None,
+        "processes": list(slot.processes) if slot else [],
+        "standby": standby,
+        "kept": [f"v{each.number}" for each in host.slots if each.whole],
+        "front": {"pid": host.front.pid, "port": host.front.port},
+        "lease": target.agent.lease.held_by(),
+        "unfinished": world.history.open.id if world.history.open else None,
+        "torn_journal_lines": world.history.torn,
+        "free_disk_mib": host.free_disk,
+        "state": str(environment.state),
+        "runs": runs,
+    }
+
+
+def _print_status(
+    environment: Environment, target: LocalTarget, world: World, found: dict[str, Any]
+) -> None:
+    from ops.lease import describe
+
+    release = found["release"]
+    report.data(report.colour(f"{environment.name}  {found['url']}", "bold"))
+    rows = []
+    if release is None:
+        rows.append(("serves", "nothing; inv deploy --env local"))
+    else:
+        state = "healthy" if found["healthy"] else found["problem"]
+        dirty = " with changes that were not committed" if release["dirty"] else ""
+        rows.append(("serves", f"{found['current']}  {state}"))
+        rows.append(("commit", f"{release['commit'][:9]}{dirty}"))
+        rows.append(("artefact", release["artefact"][:12]))
+        rows.append(("made", f"{_when(release['at'])} by {release['by']}"))
+    checks = ", ".join(
+        f"{name} {'ok' if fine else 'FAILS'}" for name, fine in found["checks"].items()
+    )
+    rows.append(("checks", checks or "none answered"))
+    rows.append(("standby", ", ".join(found["standby"]) or "none"))
+    rows.append(("kept", ", ".join(found["kept"]) or "none"))
+    rows.append(("lease", describe(found["lease"])))
+    if found["unfinished"]:
+        rows.append(("left", f"run {found['unfinished']}; the next act finishes it"))
+    rows.append(("state", found["state"]))
+    report.data(report.table(rows))
+    if world.history.runs:
+        report.data("")
+        report.data(
+            report.table(_run_rows(world), ("when", "what", "how", "took", "by"))
+        )
+
+
+def _run_rows(world: World) -> list[tuple[str, str, str, str, str]]:
+    rows = []
+    for run in world.history.runs[-8:]:
+        what = f"{run.op} v{run.release}" if run.release else run.op
+        took = report.seconds(run.seconds) if run.outcome else ""
+        rows.append((_when(run.began), what, run.outcome or "open", took, run.by))
+    return rows
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,228 @@
+"""The environments: what environments.toml says, validated on load."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ops.command import Secret
+from ops.errors import Usage
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = Path(__file__).with_name("environments.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """Size of the web process: gunicorn workers and threads in each."""
+
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long each step may take, in seconds; free disk in MiB."""
+
+    environment: int
+    migrate: int
+    boot: int
+    gate: int
+    smoke: int
+    stop: int
+    free_disk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One row of environments.toml."""
+
+    name: str
+    target: str
+    port: int
+    gates: tuple[str, ...]
+    dirty: bool
+    keep: int
+    seed: str
+    web: Web
+    budget: Budget
+    pages: tuple[str, ...]
+    config: Mapping[str, str]
+    from_environment: tuple[str, ...]
+
+    @property
+    def state(self) -> Path:
+        """The folder that holds everything this environment has on this machine."""
+        return state_home() / self.name
+
+    def resolved(self, environ: Mapping[str, str]) -> dict[str, str | Secret]:
+        """Return the release's configuration variables.
+
+        A name in `from_environment` that the deployer's environment sets becomes a
+        Secret; "{data}" becomes the environment's data folder.
+        """
+        values: dict[str, str | Secret] = {}
+        for name, value in self.config.items():
+            values[name] = value.replace("{data}", str(self.state / "data"))
+        for name in self.from_environment:
+            if environ.get(name):
+                values[name] = Secret(environ[name])
+        values["WEB_WORKERS"] = str(self.web.workers)
+        values["WEB_THREADS"] = str(self.web.threads)
+        return values
+
+
+def state_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of all environments' state, by the XDG convention."""
+    if environ.get("MLTRADING_STATE"):
+        return Path(environ["MLTRADING_STATE"]).absolute()
+    base = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base).absolute() / "mltrading"
+
+
+def load(name: str, file: Path = FILE) -> Environment:
+    """Return one environment.
+
+    Raises:
+        Usage: no such environment, an unknown key, or a value of the wrong kind;
+            the message holds the path of the key and what is allowed.
+    """
+    rows = _read(file)
+    if name not in rows:
+        close = difflib.get_close_matches(name, rows, n=1)
+        raise Usage(
+            f'there is no environment "{name}"',
+            where=f"--env {name}",
+            allowed=", ".join(rows),
+            next=f"use --env {close[0] if close else next(iter(rows))}",
+        )
+    return _environment(name, rows[name], file)
+
+
+def names(file: Path = FILE) -> tuple[str, ...]:
+    """Return the names of all environments, in the file's order."""
+    return tuple(_read(file))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise Usage(
+            f"not valid TOML: {error}",
+            where=file.name,
+            next=f"git diff {file.name}",
+        ) from None
+
+
+def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
+    def at(*keys: str) -> str:
+        return f"{file.name}: [{'.'.join((name, *keys[:-1]))}] {keys[-1]}"
+
+    known = ("target", "port", "gates", "dirty", "keep", "seed")
+    tables = ("web", "budget", "smoke", "config", "secrets")
+    _refuse_unknown(row, (*known, *tables), at)
+    return Environment(
+        name=name,
+        target=_choice(row, "target", ("local",), at),
+        port=_integer(row, "port", at, low=0, high=65535),
+        gates=_words(row, "gates", at),
+        dirty=_typed(row, "dirty", bool, "true or false", at),
+        keep=_integer(row, "keep", at, low=1, high=100),
+        seed=_choice(row, "seed", ("", "sample"), at),
+        web=_record(Web, row, "web", at),
+        budget=_record(Budget, row, "budget", at),
+        pages=_listed(row, "smoke", "pages", at),
+        config=_config(row, at),
+        from_environment=_listed(row, "secrets", "from_environment", at),
+    )
+
+
+def _refuse_unknown(row: Mapping[str, Any], known: tuple[str, ...], at: Any) -> None:
+    for key in row:
+        if key not in known:
+            raise Usage(
+                f'unknown key "{key}"', where=at(key), allowed=", ".join(sorted(known))
+            )
+
+
+def _typed(row: Mapping[str, Any], key: str, kind: type, allowed: str, at: Any) -> Any:
+    value = row.get(key)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        said = "is missing" if value is None else f"has the value {value!r}"
+        raise Usage(f'the key "{key}" {said}', where=at(key), allowed=allowed)
+    return value
+
+
+def _integer(
+    row: Mapping[str, Any], key: str, at: Any, *, low: int = 1, high: int = 86_400
+) -> int:
+    allowed = f"a whole number from {low} to {high}"
+    value = _typed(row, key, int, allowed, at)
+    if not low <= value <= high:
+        raise Usage(
+            f'the key "{key}" has the value {value}', where=at(key), allowed=allowed
+        )
+    return value
+
+
+def _choice(row: Mapping[str, Any], key: str, known: tuple[str, ...], at: Any) -> str:
+    value = row.get(key)
+    if value not in known:
+        raise Usage(
+            f'the key "{key}" has the value {value!r}',
+            where=at(key),
+            allowed=", ".join(repr(word) for word in known),
+        )
+    return value
+
+
+def _words(row: Mapping[str, Any], key: str, at: Any) -> tuple[str, ...]:
+    value = _typed(row, key, list, "a list of words", at)
+    for word in value:
+        if not isinstance(word, str):
+            raise Usage(
+                f'the key "{key}" holds {word!r}',
+                where=at(key),
+                allowed="a list of words",
+            )
+    return tuple(value)
+
+
+def _listed(row: Mapping[str, Any], table: str, key: str, at: Any) -> tuple[str, ...]:
+    """Return the one list that a table holds."""
+
+    def inside(name: str) -> str:
+        return at(table, name)
+
+    found = _typed(row, table, dict, "a table", at)
+    _refuse_unknown(found, (key,), inside)
+    return _words(found, key, inside)
+
+
+def _record(kind: type, row: Mapping[str, Any], key: str, at: Any) -> Any:
+    table = _typed(row, key, dict, "a table", at)
+    names = tuple(field.name for field in fields(kind))
+
+    def inside(name: str) -> str:
+        return at(key, name)
+
+    _refuse_unknown(table, names, inside)
+    return kind(**{name: _integer(table, name, inside) for name in names})
+
+
+def _config(row: Mapping[str, Any], at: Any) -> dict[str, str]:
+    table = _typed(row, "config", dict, "a table", at)
+    for name, value in table.items():
+        if not isinstance(value, str):
+            raise Usage(
+                f"the variable {name} has the value {value!r}",
+                where=at("config", name),
+                allowed="text in quotes",
+            )
+    return dict(table)

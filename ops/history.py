@@ -1,0 +1,122 @@
+"""The history folded from the journal: pure, its arguments are values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One deploy, rollback or other act: what it did, when, by whom, how it ended.
+
+    `began` is seconds since the epoch (UTC); `outcome` is "" while it is open.
+    `steps` are (name, seconds, "done" or "fail").
+    """
+
+    id: str
+    op: str
+    release: int | None
+    previous: int | None
+    began: float
+    by: str = ""
+    artefact: str = ""
+    commit: str = ""
+    outcome: str = ""
+    seconds: float = 0.0
+    reason: str = ""
+    steps: tuple[tuple[str, float, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the journal says: every run, each release's standing, the order of traffic.
+
+    `standing` maps a release's number to good, bad or aborted; `traffic` lists the
+    releases that got traffic and kept it, oldest first, each rollback popping what
+    it left behind; `open` is the run that a dead deployer did not end.
+    """
+
+    runs: tuple[Run, ...] = ()
+    standing: Mapping[int, str] = field(default_factory=dict)
+    traffic: tuple[int, ...] = ()
+    open: Run | None = None
+    torn: int = 0
+
+    @property
+    def last(self) -> int:
+        """The highest release number that was ever used."""
+        return max([0, *(run.release or 0 for run in self.runs)])
+
+    def good(self, number: int) -> bool:
+        """Say whether a release has passed its gates and was not found bad since."""
+        return self.standing.get(number) == "good"
+
+
+def fold(events: Iterable[Event], torn: int = 0) -> History:
+    """Return the history that a sequence of events tells."""
+    runs: dict[str, Run] = {}
+    standing: dict[int, str] = {}
+    traffic: list[int] = []
+    for event in events:
+        run = _run(runs.get(event["run"]), event)
+        runs[run.id] = run
+        if event["phase"] == "end":
+            _judge(run, standing, traffic)
+    every = tuple(runs.values())
+    left = [run for run in every if not run.outcome]
+    return History(every, standing, tuple(traffic), left[-1] if left else None, torn)
+
+
+def _run(run: Run | None, event: Event) -> Run:
+    facts = event.get("facts", {})
+    if run is None:
+        run = Run(
+            id=event["run"],
+            op=event["op"],
+            release=event.get("release"),
+            previous=facts.get("previous"),
+            began=event["at"],
+            by=facts.get("by", ""),
+            artefact=facts.get("artefact", ""),
+            commit=facts.get("commit", ""),
+        )
+    if event["phase"] in ("done", "fail"):
+        step = (event["step"], facts.get("seconds", 0.0), event["phase"])
+        run = replace(run, steps=(*run.steps, step))
+    if event["phase"] == "end":
+        run = replace(
+            run,
+            outcome=facts["outcome"],
+            reason=facts.get("reason", ""),
+            seconds=round(event["at"] - run.began, 3),
+        )
+    return run
+
+
+def _judge(run: Run, standing: dict[int, str], traffic: list[int]) -> None:
+    """Apply the end of a run to the standing of releases and the order of traffic."""
+    if run.release is None:
+        return
+    if run.op == "deploy":
+        standing[run.release] = {
+            "good": "good",
+            "aborted": "aborted",
+            "interrupted": "aborted",
+        }.get(run.outcome, "bad")
+        if run.outcome == "good":
+            traffic.append(run.release)
+    if run.op == "rollback" and run.outcome == "good":
+        # What was left behind is not offered by the next rollback.
+        if run.previous is not None and run.previous in standing:
+            standing[run.previous] = "bad"
+        while traffic and traffic[-1] != run.release:
+            if run.release not in traffic:
+                break
+            traffic.pop()
+        if not traffic or traffic[-1] != run.release:
+            traffic.append(run.release)
+        standing[run.release] = "good"

@@ -1,0 +1,123 @@
+"""Who may act now: a kernel lock that dies with its holder.
+
+The lock is held on an open file, so the kernel frees it when the last process that
+holds it ends, however it ends. Steps that run in a child inherit the descriptor: a
+killed deployer keeps others out until its orphaned step is over. The file is never
+deleted; deleting it would let two holders in.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ops.errors import Locked
+
+
+class Lease:
+    """The right to act on one environment, held from `take` until `release`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lock = folder / "lock"
+        self.holder = folder / "holder.json"
+        self.epoch_file = folder / "epoch"
+        self.epoch = 0
+        self.descriptor = -1
+
+    def take(
+        self, doing: str, by: str, *, wait: float = 0.0, tell: Callable[[str], None]
+    ) -> None:
+        """Take the lease, waiting at most `wait` seconds for its holder to end.
+
+        Raises:
+            Locked: somebody holds it; says who, since when and what they do.
+        """
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = time.monotonic() + wait
+        told = False
+        while not _locked(descriptor):
+            if time.monotonic() >= until:
+                os.close(descriptor)
+                raise self._refusal(wait)
+            if not told:
+                tell(f"waiting up to {wait:g} s: {describe(self.held_by())}")
+                told = True
+            time.sleep(0.1)
+        self.descriptor = descriptor
+        self.epoch = self._next_epoch()
+        said = {"by": by, "doing": doing, "pid": os.getpid(), "since": time.time()}
+        _write(self.holder, json.dumps({**said, "epoch": self.epoch}))
+
+    def release(self) -> None:
+        """Give the lease back."""
+        if self.descriptor >= 0:
+            self.holder.unlink(missing_ok=True)
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def held_by(self) -> dict[str, Any] | None:
+        """Return who holds the lease: by, doing, pid, since; None when it is free."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            if _locked(descriptor):
+                return None
+        finally:
+            os.close(descriptor)
+        try:
+            return json.loads(self.holder.read_text())
+        except (FileNotFoundError, ValueError):
+            # Taken just now, or by a process that died while it wrote.
+            return {"by": "somebody", "doing": "something", "pid": 0, "since": 0}
+
+    def _next_epoch(self) -> int:
+        try:
+            epoch = int(self.epoch_file.read_text()) + 1
+        except (FileNotFoundError, ValueError):
+            epoch = 1
+        _write(self.epoch_file, str(epoch))
+        return epoch
+
+    def _refusal(self, waited: float) -> Locked:
+        holder = self.held_by()
+        return Locked(
+            describe(holder),
+            where=str(self.lock),
+            detail=f"waited {waited:g} s" if waited else "",
+            next="try again when it has ended, or add --wait 120",
+        )
+
+
+def describe(holder: dict[str, Any] | None) -> str:
+    """Return a sentence that says who holds the lease."""
+    if holder is None:
+        return "the lease is free"
+    since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
+    alive = os.path.exists(f"/proc/{holder['pid']}") or not os.path.exists("/proc")
+    ghost = "" if alive else " (ended; a step it started is still running)"
+    return f"{holder['by']} is doing {holder['doing']} since {since}{ghost}"
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a small file in one step."""
+    scratch = path.with_name(f".{path.name}-{os.getpid()}")
+    scratch.write_text(text)
+    os.replace(scratch, path)

@@ -1,0 +1,87 @@
+"""What every task of the menu shares: errors that explain themselves, exit codes.
+
+Imported by tasks.py on every `inv --list`, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from invoke import Exit, task
+from invoke.exceptions import ParseError
+from invoke.program import Program
+
+
+def verb(*arguments: Any, **options: Any) -> Any:
+    """Declare a task that ends with the contracted exit code.
+
+    Takes what `invoke.task` takes. An `OpsError` that reaches the task is printed
+    once, as JSON when the task was asked for JSON, and becomes its exit code.
+    """
+
+    def declare(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def run(context: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                function(context, *args, **kwargs)
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                raise Exit(code=130) from None
+            except Exception as error:
+                code = _explain(error, as_json=bool(kwargs.get("json")))
+                if code is None:
+                    raise
+                raise Exit(code=code) from None
+
+        return task(run, **options)
+
+    if len(arguments) == 1 and not options and callable(arguments[0]):
+        return declare(arguments[0])
+    return declare
+
+
+def _explain(error: Exception, *, as_json: bool) -> int | None:
+    """Print an error the way its reader wants it; None means it is a defect."""
+    from ops import errors, report
+
+    if not isinstance(error, errors.OpsError):
+        return None
+    report.error(error, as_json=as_json)
+    return error.code
+
+
+def contract_usage_errors() -> None:
+    """Make Invoke end with 2, and a suggestion, on a task or flag it does not know.
+
+    Invoke ends with 1 there, which in our contract means that a deploy failed.
+    tasks.py is read before the command line is parsed, so this is early enough.
+    """
+    parse = Program.parse_tasks
+
+    def parse_tasks(self: Program) -> None:
+        try:
+            parse(self)
+        except ParseError as error:
+            print(f"usage: {error}{_suggestion(self, error)}", file=sys.stderr)
+            raise Exit(code=2) from None
+
+    Program.parse_tasks = parse_tasks
+
+
+def _suggestion(program: Program, error: ParseError) -> str:
+    """Return the closest task or flag to the word that was not understood."""
+    import difflib
+
+    words = [word.strip("'") for word in str(error).split() if word.startswith("'")]
+    names = list(program.collection.task_names)
+    context = getattr(error, "context", None)
+    if context is not None and context.name:
+        names += [flag for flag in context.flags if flag.startswith("--")]
+    for word in words:
+        close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+        if close:
+            return f"\n  did you mean: {close[0]}"
+    return "\n  next: inv --list"

@@ -1,0 +1,335 @@
+"""Decide what to do: the world and a wish in, a plan or a refusal out.
+
+Pure: no clock, no file, no environment, no print. What is decided here can be read in
+tests/cases/*.json, one case a rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ops.environment import Environment
+from ops.errors import Refused, Usage, port_taken
+from ops.release import Release
+from ops.world import Host, World
+
+# The steps before this one leave traffic alone; a failure after it needs a revert.
+SWITCH = "switch"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One intention on one host: a verb of the house, a release, a sentence.
+
+    An `optional` step may fail without making the deploy fail: traffic is safe.
+    """
+
+    verb: str
+    host: str
+    text: str
+    release: int | None = None
+    budget: float = 10.0
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Ordered intentions, printable; `release` gets traffic, `previous` had it."""
+
+    op: str
+    environment: str
+    steps: tuple[Step, ...]
+    release: int | None = None
+    previous: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not self.steps
+
+
+def plan_deploy(
+    world: World,
+    release: Release,
+    environment: Environment,
+    *,
+    force: bool = False,
+) -> Plan:
+    """Return the plan that puts a release in front of the users.
+
+    Raises:
+        Refused: a host is not fit: no space, or its port belongs to somebody else.
+    """
+    number, previous = release.number, world.current
+    for host in world.hosts:
+        _refuse_unfit(host, environment)
+    if not force and all(_serves(host, release) for host in world.hosts):
+        note = f"v{previous} already serves this artefact with this configuration"
+        return Plan("deploy", environment.name, (), previous, previous, (note,))
+    steps: list[Step] = []
+    for host in world.hosts:
+        steps += _prepare(host, release, environment)
+    for host in world.hosts:
+        steps += _move(host, number, previous, environment, boot=True)
+        steps += _tidy(world, host, keep={number, previous}, environment=environment)
+    return Plan("deploy", environment.name, tuple(steps), number, previous)
+
+
+def plan_rollback(
+    world: World, environment: Environment, to: int | None = None
+) -> Plan:
+    """Return the plan that puts the last good release back.
+
+    Without `to` it is the one that had traffic before, leaving out those found bad.
+
+    Raises:
+        Refused: there is none. Usage: `to` names a release that is not there.
+    """
+    previous = world.current
+    target = _rollback_target(world) if to is None else _named(world, to)
+    if target == previous:
+        note = f"v{target} already has traffic"
+        return Plan("rollback", environment.name, (), target, previous, (note,))
+    steps: list[Step] = []
+    for host in world.hosts:
+        slot = host.slot(target)
+        cold = slot is None or not slot.alive
+        steps += _move(host, target, previous, environment, boot=cold)
+        steps += _drain(host, {target, previous})
+    notes: tuple[str, ...] = ()
+    if not world.history.good(target):
+        notes = (f"v{target} has not passed its gates, or was rolled back before",)
+    return Plan("rollback", environment.name, tuple(steps), target, previous, notes)
+
+
+def plan_recover(world: World, environment: Environment) -> Plan | None:
+    """Return the plan that finishes what a dead deployer left open, None if nothing.
+
+    Forward when traffic has already moved (the gates are asked again, and a no goes
+    back), else back: the new release is stopped, the old one was never touched.
+    """
+    left = world.history.open
+    if left is None:
+        return None
+    notes = (f"{left.op} {left.id} of {left.by or 'somebody'} was left unfinished",)
+    steps: list[Step] = []
+    moved = left.release is not None and world.current == left.release
+    for host in world.hosts:
+        if left.op in ("deploy", "rollback") and moved and left.release:
+            steps += _move(host, left.release, left.previous, environment, boot=None)
+        elif left.op == "deploy" and left.release is not None:
+            steps.append(_stop(host, left.release, environment))
+    release = left.release if moved else None
+    return Plan(
+        f"recover {left.op}",
+        environment.name,
+        tuple(steps),
+        release,
+        left.previous,
+        notes,
+    )
+
+
+def plan_up(world: World, environment: Environment) -> Plan:
+    """Return the plan that starts what should serve: after a reboot, or `inv down`.
+
+    Raises:
+        Refused: nothing was ever deployed, or the port belongs to somebody else.
+    """
+    if world.current is None:
+        raise Refused(
+            f"nothing is deployed on {environment.name}",
+            next=f"inv deploy --env {environment.name}",
+        )
+    steps: list[Step] = []
+    for host in world.hosts:
+        _refuse_taken_port(host, environment)
+        slot = host.slot(host.current)
+        if slot is None or not slot.alive:
+            steps.append(_boot(host, world.current, environment))
+            steps.append(_gate(host, world.current, environment))
+        if host.front.pid is None:
+            steps.append(_front(host, environment))
+    note = () if steps else (f"v{world.current} is up",)
+    return Plan("up", environment.name, tuple(steps), world.current, None, note)
+
+
+def plan_down(world: World, environment: Environment) -> Plan:
+    """Return the plan that stops the front door and every release."""
+    steps: list[Step] = []
+    for host in world.hosts:
+        if host.front.pid is not None:
+            text = f"end the front door on port {host.front.port}"
+            steps.append(Step("close", host.name, text, budget=environment.budget.stop))
+        for slot in host.slots:
+            if slot.processes:
+                steps.append(_stop(host, slot.number, environment))
+    note = () if steps else ("nothing runs",)
+    return Plan("down", environment.name, tuple(steps), None, world.current, note)
+
+
+def retained(world: World, host: Host, keep: int, also: set[int | None]) -> set[int]:
+    """Return the releases that pruning must leave: `keep` good ones and `also`.
+
+    Only good releases count, so a row of failures can't push a good one out.
+    """
+    good = [slot.number for slot in host.slots if world.history.good(slot.number)]
+    return {*sorted(good)[-keep:], *(number for number in also if number is not None)}
+
+
+# The parts of plans -----------------------------------------------------------------
+
+
+def _prepare(host: Host, release: Release, environment: Environment) -> list[Step]:
+    budget, number = environment.budget, release.number
+    have = release.environment in host.environments
+    kept = f"use environment {release.environment}, installed before"
+    made = f"install the locked dependencies as environment {release.environment}"
+    return [
+        Step("install", host.name, kept if have else made, number, budget.environment),
+        Step("stage", host.name, f"unpack v{number}", number),
+        Step(
+            "migrate",
+            host.name,
+            "bring the database to the release's schema, after a backup if it changes",
+            number,
+            budget.migrate,
+        ),
+    ]
+
+
+def _move(
+    host: Host,
+    number: int,
+    previous: int | None,
+    environment: Environment,
+    *,
+    boot: bool | None,
+) -> list[Step]:
+    """Return boot, gate, switch, smoke; `boot=None` is a switch that has happened."""
+    slot = host.slot(number)
+    steps = []
+    if boot or (boot is None and (slot is None or not slot.alive)):
+        steps.append(_boot(host, number, environment))
+    steps.append(_gate(host, number, environment))
+    if host.front.pid is None:
+        steps.append(_front(host, environment))
+    came = f" (from v{previous})" if previous not in (None, number) else ""
+    if boot is not None:
+        text = f"move traffic to v{number}{came}"
+        steps.append(Step(SWITCH, host.name, text, number))
+    text = "ask the pages through the front door"
+    steps.append(Step("smoke", host.name, text, number, environment.budget.smoke))
+    return steps
+
+
+def _tidy(
+    world: World, host: Host, *, keep: set[int | None], environment: Environment
+) -> list[Step]:
+    """Return the end of a deploy: older releases are stopped, then removed."""
+    steps = _drain(host, keep)
+    stay = retained(world, host, environment.keep, keep)
+    gone = [slot.number for slot in host.slots if slot.number not in stay]
+    text = f"remove {_names(gone)}" if gone else "remove leftovers"
+    steps.append(Step("prune", host.name, text, optional=True))
+    return steps
+
+
+def _drain(host: Host, keep: set[int | None]) -> list[Step]:
+    """Return the end of releases that neither serve nor stand by."""
+    return [
+        Step("drain", host.name, f"end v{slot.number}", slot.number, optional=True)
+        for slot in host.slots
+        if slot.processes and slot.number not in keep
+    ]
+
+
+def _boot(host: Host, number: int, environment: Environment) -> Step:
+    text = f"start v{number} on its own socket"
+    return Step("boot", host.name, text, number, environment.budget.boot)
+
+
+def _gate(host: Host, number: int, environment: Environment) -> Step:
+    text = f"ask v{number}: live, ready, version, three times in a row"
+    return Step("gate", host.name, text, number, environment.budget.gate)
+
+
+def _front(host: Host, environment: Environment) -> Step:
+    where = f"on port {environment.port}" if environment.port else "on a free port"
+    return Step("front", host.name, f"open the front door {where}")
+
+
+def _stop(host: Host, number: int, environment: Environment) -> Step:
+    return Step("stop", host.name, f"end v{number}", number, environment.budget.stop)
+
+
+def _serves(host: Host, release: Release) -> bool:
+    """Say whether a host already serves this artefact with this configuration."""
+    slot = host.slot(host.current)
+    if slot is None or slot.release is None or not slot.alive or not host.front.pid:
+        return False
+    wanted = (release.artefact, release.config, release.environment)
+    there = slot.release
+    return wanted == (there.artefact, there.config, there.environment)
+
+
+def _refuse_unfit(host: Host, environment: Environment) -> None:
+    if host.problems:
+        raise Refused("; ".join(host.problems), where=host.name, next="inv doctor")
+    if host.free_disk < environment.budget.free_disk:
+        raise Refused(
+            f"{host.free_disk} MiB of disk are free",
+            where=host.name,
+            allowed=f"at least {environment.budget.free_disk} MiB",
+            next="free some space; inv status shows what is kept",
+        )
+    _refuse_taken_port(host, environment)
+
+
+def _refuse_taken_port(host: Host, environment: Environment) -> None:
+    if host.port_holder:
+        raise port_taken(environment.port, host.port_holder)
+
+
+def _rollback_target(world: World) -> int:
+    for number in reversed(world.history.traffic):
+        if number != world.current and _present(world, number):
+            return number
+    raise Refused(
+        "there is no good release to go back to",
+        where=world.environment,
+        allowed=_choices(world),
+        next=f"inv status --env {world.environment}",
+    )
+
+
+def _named(world: World, number: int) -> int:
+    if not _present(world, number):
+        raise Usage(
+            f"release v{number} is not there (never made, or pruned)",
+            where="--to",
+            allowed=_choices(world),
+            next=f"inv status --env {world.environment}",
+        )
+    return number
+
+
+def _present(world: World, number: int) -> bool:
+    for host in world.hosts:
+        slot = host.slot(number)
+        if slot is None or not slot.whole:
+            return False
+    return True
+
+
+def _choices(world: World) -> str:
+    there = [
+        slot.number
+        for slot in world.hosts[0].slots
+        if slot.whole and slot.number != world.current
+    ]
+    return _names(there) or "nothing: only one release is kept so far"
+
+
+def _names(numbers: list[int]) -> str:
+    return ", ".join(f"v{number}" for number in numbers)

@@ -1,0 +1,81 @@
+"""The record of a release: what was shipped, with which configuration, by whom."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ops.command import Secret
+from ops.errors import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An artefact and a configuration under a number; never edited.
+
+    `environment` is the hash of the locked dependencies and the interpreter: releases
+    with the same hash share one installed environment.
+    """
+
+    number: int
+    artefact: str
+    commit: str
+    dirty: bool
+    config: str
+    environment: str
+    python: str
+    by: str
+    at: float
+
+    @property
+    def name(self) -> str:
+        return f"v{self.number}"
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Release:
+        """Return the release that a record file describes.
+
+        Raises:
+            ValueError, TypeError, KeyError: the file is damaged.
+        """
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
+
+
+def parse_number(text: str, flag: str) -> int:
+    """Return the number in "7" or "v7".
+
+    Raises:
+        Usage: the text is neither.
+    """
+    digits = text.removeprefix("v")
+    if not digits.isdigit() or int(digits) == 0:
+        raise Usage(
+            f'"{text}" is not a release', where=flag, allowed="a number such as 7 or v7"
+        )
+    return int(digits)
+
+
+def config_digest(values: Mapping[str, str | Secret], key: bytes) -> str:
+    """Return a digest that changes with any variable and gives no secret away."""
+    lines = []
+    for name in sorted(values):
+        value = values[name]
+        if isinstance(value, Secret):
+            keyed = hmac.new(key, value.value.encode(), hashlib.sha256).hexdigest()
+            lines.append(f"{name}=secret:{keyed}")
+        else:
+            lines.append(f"{name}={value}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def environment_hash(requirements: bytes, python: str) -> str:
+    """Return the name of the installed environment for these locked dependencies."""
+    return hashlib.sha256(requirements + python.encode()).hexdigest()[:16]

@@ -1,0 +1,122 @@
+"""Every line that people and CI see.
+
+Data goes to standard output, talk to standard error. Readable without colour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ops.errors import OpsError
+
+_CODES = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
+_MARKS = {
+    "ok": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "cached": ("✓", "dim"),
+    "warned": ("!", "yellow"),
+    "skipped": ("·", "dim"),
+}
+
+
+def colour(text: str, name: str, *, stream: Any = None) -> str:
+    """Return the text in a colour where the stream is a terminal that wants it."""
+    stream = stream or sys.stderr
+    wanted = stream.isatty() or os.environ.get("FORCE_COLOR")
+    if not wanted or os.environ.get("NO_COLOR") or name not in _CODES:
+        return text
+    return f"\x1b[{_CODES[name]}m{text}\x1b[0m"
+
+
+def say(text: str = "", tone: str = "") -> None:
+    """Print talk: progress, plans, notices."""
+    print(colour(text, tone) if tone else text, file=sys.stderr, flush=True)
+
+
+def data(text: str) -> None:
+    """Print data: what the next program in a pipe reads."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader (head, say) has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def as_json(value: Any) -> None:
+    """Print one JSON document."""
+    data(json.dumps(value, indent=2, sort_keys=True, default=str))
+
+
+def error(problem: OpsError, *, as_json: bool = False) -> None:
+    """Print what, where, what is allowed and what to type next."""
+    if as_json:
+        data(json.dumps({"error": problem.as_json()}, indent=2, sort_keys=True))
+        return
+    say()
+    say(f"{problem.word}: {problem.what}", "red")
+    for name in ("where", "allowed", "detail", "next"):
+        text = getattr(problem, name)
+        if text:
+            first, *rest = text.splitlines()
+            say(f"  {name + ':':<9}{first}", "bold" if name == "next" else "")
+            for line in rest:
+                say(f"           {line}")
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    head: Sequence[str] = (),
+    *,
+    right: Sequence[int] = (),
+    tones: Mapping[int, str] | None = None,
+) -> str:
+    """Return rows as aligned columns; `right` columns are aligned to the right."""
+    every = [list(head)] if head else []
+    every += [list(row) for row in rows]
+    if not every:
+        return ""
+    widths = [max(len(row[i]) for row in every) for i in range(len(every[0]))]
+    lines = []
+    for number, row in enumerate(every):
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        line = "  " + "  ".join(cells).rstrip()
+        if head and number == 0:
+            line = colour(line, "dim")
+        elif tones and number - bool(head) in tones:
+            line = colour(line, tones[number - bool(head)])
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration as people read it: `31 ms`, `2.4 s`, `3 min 5 s`."""
+    if value is None:
+        return ""
+    if value < 0.0995:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
+    return f"{int(value // 60)} min {value % 60:.0f} s"
+
+
+def mark(state: str) -> str:
+    """Return the sign of a state, in its colour."""
+    sign, tone = _MARKS[state]
+    return colour(sign, tone)
+
+
+def step(state: str, name: str, text: str, took: float | None = None) -> None:
+    """Print one finished step of a plan."""
+    say(f"  {mark(state)} {name:<9} {seconds(took):>8}  {text}")
+
+
+def indent(text: str, by: int = 4) -> str:
+    """Return the text with every line moved to the right."""
+    return "\n".join(" " * by + line for line in text.splitlines())

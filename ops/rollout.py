@@ -1,0 +1,480 @@
+"""Carry out a plan step by step: intent on the disk, effect, outcome on the disk.
+
+Whatever fails or interrupts, traffic ends on a release that was good: before the
+switch the new one is stopped and the old one was never touched, after it traffic goes
+back. A deployer that dies half-way is finished by the next command: `recover`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ops import probe, report
+from ops.command import Answer, Request
+from ops.environment import Environment
+from ops.errors import (
+    GateFailed,
+    Interrupted,
+    OpsError,
+    RevertFailed,
+    StepFailed,
+)
+from ops.plan import SWITCH, Plan, Step, plan_recover
+from ops.release import Release
+from ops.targets.target import Target
+from ops.world import World
+
+_PAUSE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """What a deploy stages: record, wheels, variables with their secrets revealed."""
+
+    release: Release
+    wheels: tuple[Path, ...]
+    requirements: Path
+    environ: Mapping[str, str] = field(repr=False)
+    python: str = ""
+    uv: str = ""
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One run: a plan being carried out on a target, told to the journal."""
+
+    target: Target
+    environment: Environment
+    by: str
+    shipment: Shipment | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(4))
+    moved: bool = False
+    booted: bool = False
+    notes: list[str] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def carry_out(self, plan: Plan) -> str:
+        """Carry a plan out and return its outcome: good.
+
+        Raises:
+            StepFailed (1): a step failed, the old release serves.
+            GateFailed (4): a gate said no, and what had moved was put back.
+            RevertFailed (5): putting back failed.
+            Interrupted (130): Ctrl-C or SIGTERM, put back likewise.
+        """
+        recovering = plan.op.startswith("recover")
+        self.moved = recovering and plan.release is not None
+        try:
+            with _signals_interrupt():
+                if not recovering:
+                    self._record(plan, "begin", facts=self._facts(plan))
+                for step in plan.steps:
+                    self._perform(plan, step)
+                self._record(plan, "end", facts={"outcome": _outcome(plan)})
+        except (OpsError, OSError, KeyboardInterrupt) as error:
+            with _signals_wait():
+                self._put_back(plan, error)
+        return _outcome(plan)
+
+    # One step --------------------------------------------------------------------
+
+    def _perform(self, plan: Plan, step: Step) -> None:
+        begun = time.monotonic()
+        if step.verb == SWITCH:
+            self.moved = True
+        try:
+            self._record(plan, "intent", step)
+            facts = self._act(step)
+            took = time.monotonic() - begun
+            self._record(plan, "done", step, {**facts, "seconds": round(took, 4)})
+        except (OpsError, OSError) as error:
+            took = time.monotonic() - begun
+            said = str(error)
+            self._note(plan, "fail", step, {"seconds": round(took, 4), "error": said})
+            if step.optional:
+                self._tell(step, "warned", f"{step.text}: {said}", took)
+                return
+            self._tell(step, "failed", step.text, took)
+            raise
+        self._tell(step, "ok", _told(step, facts), took)
+
+    def _act(self, step: Step) -> dict[str, Any]:
+        act, number, budget = self.target.act, step.release, step.budget
+        shipment = self.shipment
+        match step.verb:
+            case "install" if shipment:
+                return act(
+                    step.host,
+                    "install",
+                    name=shipment.release.environment,
+                    requirements=shipment.requirements,
+                    python=shipment.python,
+                    uv=shipment.uv,
+                    timeout=budget,
+                )
+            case "stage" if shipment:
+                return act(
+                    step.host,
+                    "stage",
+                    release=shipment.release.as_json(),
+                    wheels=shipment.wheels,
+                    environ=shipment.environ,
+                )
+            case "migrate":
+                return act(
+                    step.host, "migrate", number=number, seed=self.environment.seed,
+                    timeout=budget,
+                )  # fmt: skip
+            case "boot":
+                self.booted = True
+                return act(step.host, "boot", number=number, timeout=budget)
+            case "gate":
+                return self._gate(step)
+            case "front":
+                port = self.environment.port
+                return act(step.host, "front", port=port, timeout=budget)
+            case "switch":
+                return act(step.host, "switch", number=number)
+            case "smoke":
+                return self._smoke(step)
+            case "drain":
+                return act(step.host, "retire", number=number)
+            case "stop":
+                return act(step.host, "stop", number=number, timeout=budget)
+            case "close":
+                return act(step.host, "close", timeout=budget)
+            case "prune":
+                return act(step.host, "prune", numbers=self._prunable(step.host))
+        raise StepFailed(f"no such step: {step.verb}", where=step.host)
+
+    def _prunable(self, name: str) -> list[int]:
+        """Return what pruning may remove now, from what is there now."""
+        from ops.plan import retained
+
+        world = self.target.observe()
+        host = next(host for host in world.hosts if host.name == name)
+        shipped = self.shipment.release.number if self.shipment else None
+        alive = {slot.number for slot in host.slots if slot.processes}
+        stay = retained(
+            world, host, self.environment.keep, {host.current, shipped, *alive}
+        )
+        return [slot.number for slot in host.slots if slot.number not in stay]
+
+    # The gates -------------------------------------------------------------------
+
+    def _gate(self, step: Step) -> dict[str, Any]:
+        """Ask a release on its own socket until it says yes three times in a row.
+
+        A release that users have never seen is asked for its pages too: what would
+        fail in front of them fails here first.
+        """
+        number = _number(step)
+        probes = probe.gate(f"v{number}", self._artefact(step.host, number))
+
+        def ask(requests: Sequence[Request]) -> list[Answer]:
+            return self.target.ask(step.host, number, requests)
+
+        facts = _until_yes(probes, ask, step, in_a_row=probe.IN_A_ROW)
+        if self.shipment and self.shipment.release.number == number:
+            facts["asked"] = self._ask_pages(ask, step)
+        return facts
+
+    def _smoke(self, step: Step) -> dict[str, Any]:
+        """Ask the version, the pages and their callbacks through the front door."""
+        number = _number(step)
+        artefact = self._artefact(step.host, number)
+        ask = self.target.ask_front
+        facts = _until_yes(probe.version(f"v{number}", artefact), ask, step)
+        return {**facts, "asked": 1 + self._ask_pages(ask, step)}
+
+    def _ask_pages(
+        self, ask: Callable[[Sequence[Request]], list[Answer]], step: Step
+    ) -> int:
+        """Ask each page and the callback that draws it; return how many were asked."""
+        pages = self.environment.pages
+        if not pages:
+            return 0
+        _until_yes(probe.pages(pages), ask, step)
+        described = ask([Request("GET", "/_dash-dependencies")])[0]
+        drawn = probe.callbacks(described, pages)
+        if not drawn:
+            raise GateFailed(
+                f"v{step.release} describes no callback that draws a page",
+                where="GET /_dash-dependencies",
+                detail=f"status {described.status} {described.error}".strip(),
+                next=f"inv logs --release v{step.release}",
+            )
+        _until_yes(drawn, ask, step)
+        return len(pages) + len(drawn)
+
+    def _artefact(self, host: str, number: int) -> str:
+        """Return the artefact that a release was made from."""
+        if self.shipment and self.shipment.release.number == number:
+            return self.shipment.release.artefact
+        for seen in self.target.observe().hosts:
+            slot = seen.slot(number)
+            if seen.name == host and slot and slot.release:
+                return slot.release.artefact
+        raise StepFailed(f"v{number} is not there any more", where=host)
+
+    # Failure ---------------------------------------------------------------------
+
+    def _put_back(self, plan: Plan, error: BaseException) -> None:
+        """Leave a good release in front of the users, then say what happened."""
+        interrupted = isinstance(error, KeyboardInterrupt)
+        try:
+            if self.moved:
+                report.say("  putting traffic back", "yellow")
+                self._revert(plan)
+            if self._stops_new(plan):
+                for host in {step.host for step in plan.steps}:
+                    self.target.act(
+                        host, "stop", number=plan.release,
+                        timeout=float(self.environment.budget.stop),
+                    )  # fmt: skip
+        except (OpsError, OSError) as second:
+            self._note_end(plan, "revert_failed", f"{error}; then: {second}")
+            raise RevertFailed(
+                f"{error}; putting traffic back failed too: {second}",
+                where=self.environment.name,
+                detail=getattr(error, "detail", ""),
+                next=f"inv status --env {self.environment.name}; then inv rollback",
+            ) from error
+        back = "reverted" if self.moved else "aborted"
+        outcome = "interrupted" if interrupted and not self.moved else back
+        self._note_end(plan, outcome, str(error) or "interrupted")
+        serves = self._serves(plan)
+        if interrupted:
+            raise Interrupted(f"interrupted; {serves}", next="inv status") from None
+        if isinstance(error, GateFailed):
+            error.args = (f"{error.what}; {serves}",)
+            error.what = error.args[0]
+            raise error
+        if isinstance(error, OpsError):
+            if self.moved:
+                raise GateFailed(
+                    f"{error.what}; {serves}", where=error.where, detail=error.detail
+                ) from None
+            error.what = f"{error.what}; {serves}"
+            raise error
+        raise StepFailed(
+            f"{getattr(error, 'strerror', '') or error}; {serves}",
+            where=str(getattr(error, "filename", "") or self.environment.state),
+            next="free some space and run it again; inv status shows what serves",
+        ) from None
+
+    def _revert(self, plan: Plan) -> None:
+        for host in reversed(self.target.observe().hosts):
+            back = plan.previous
+            slot = host.slot(back)
+            if back is None or slot is None or not slot.whole:
+                if plan.op == "deploy" or back is None:
+                    self.target.act(host.name, "switch", number=None)
+                continue
+            if not slot.alive:
+                budget = float(self.environment.budget.boot)
+                self.target.act(host.name, "boot", number=back, timeout=budget)
+            self.target.act(host.name, "switch", number=back)
+            budget = float(self.environment.budget.gate)
+            self._gate(Step("gate", host.name, "", back, budget))
+
+    def _stops_new(self, plan: Plan) -> bool:
+        """Say whether the release of this plan must not go on running."""
+        if plan.release is None or plan.release == plan.previous:
+            return False
+        return plan.op.endswith("deploy") or (plan.op == "rollback" and self.booted)
+
+    def _serves(self, plan: Plan) -> str:
+        if plan.previous is None:
+            return "nothing served before, nothing serves now"
+        return f"v{plan.previous} serves"
+
+    # Telling ---------------------------------------------------------------------
+
+    def _facts(self, plan: Plan) -> dict[str, Any]:
+        facts: dict[str, Any] = {"by": self.by, "previous": plan.previous}
+        if self.shipment:
+            facts["artefact"] = self.shipment.release.artefact
+            facts["commit"] = self.shipment.release.commit
+        return facts
+
+    def _record(
+        self,
+        plan: Plan,
+        phase: str,
+        step: Step | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        event: dict[str, Any] = {
+            "run": self.id,
+            "op": plan.op,
+            "phase": phase,
+            "at": round(time.time(), 3),
+            "release": plan.release,
+        }
+        if step:
+            event.update(step=step.verb, host=step.host, release=step.release)
+        if facts:
+            event["facts"] = dict(facts)
+        self.target.record(event)
+
+    def _note(self, plan: Plan, phase: str, step: Step, facts: dict[str, Any]) -> None:
+        """Record a failure if that is possible: a full disk must not stop a revert."""
+        try:
+            self._record(plan, phase, step, facts)
+        except OSError as error:
+            report.say(f"  the journal could not be written: {error}", "yellow")
+
+    def _note_end(self, plan: Plan, outcome: str, reason: str) -> None:
+        try:
+            facts = {"outcome": outcome, "reason": reason.splitlines()[0]}
+            self._record(plan, "end", facts=facts)
+        except OSError as error:
+            report.say(f"  the journal could not be written: {error}", "yellow")
+
+    def _tell(self, step: Step, state: str, text: str, took: float) -> None:
+        self.steps.append({"step": step.verb, "state": state, "seconds": took})
+        report.step(state, step.verb, text, took)
+
+
+def recover(target: Target, environment: Environment, by: str) -> World:
+    """Finish what a dead deployer left open, and return the world as it is then.
+
+    Called with the lease held, before anything else is decided. A gate that says no
+    here leads back to the release that served before, which is a recovery, not an
+    error of the command that found it.
+    """
+    for _ in range(3):
+        world = target.observe()
+        plan = plan_recover(world, environment)
+        if plan is None or world.history.open is None:
+            return world
+        report.say(f"  {plan.notes[0]}: finishing it", "yellow")
+        rollout = Rollout(target, environment, by, id=world.history.open.id)
+        try:
+            rollout.carry_out(plan)
+        except RevertFailed:
+            raise
+        except OpsError as error:
+            report.say(f"  {error.what}", "yellow")
+    raise RevertFailed(
+        "an unfinished run could not be finished",
+        where=environment.name,
+        next=f"inv status --env {environment.name}",
+    )
+
+
+def _until_yes(
+    probes: tuple[probe.Probe, ...],
+    ask: Callable[[Sequence[Request]], list[Answer]],
+    step: Step,
+    in_a_row: int = 1,
+) -> dict[str, Any]:
+    """Ask until every probe says yes `in_a_row` times, or the budget is spent."""
+    until = time.monotonic() + step.budget
+    requests = [each.request for each in probes]
+    yes = rounds = 0
+    while True:
+        answers = ask(requests)
+        rounds += 1
+        problem = probe.worst(probes, answers)
+        yes = 0 if problem else yes + 1
+        if yes >= in_a_row:
+            slowest = max(answer.seconds for answer in answers)
+            return {"rounds": rounds, "slowest": round(slowest, 4)}
+        if time.monotonic() >= until:
+            raise GateFailed(
+                f"{step.verb} of v{step.release} said no: {problem}",
+                where=step.host,
+                detail=f"asked {rounds} times in {step.budget:g} s",
+                next=f"inv logs --release v{step.release}",
+            )
+        if problem:
+            time.sleep(_PAUSE)
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Make SIGTERM and a lost terminal end the run the way Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    try:
+        before = [signal.signal(number, interrupt) for number in numbers]
+    except ValueError:
+        # Not the main thread: whoever runs us there owns the signals.
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let a revert finish: a second Ctrl-C must not leave traffic nowhere."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    try:
+        before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _number(step: Step) -> int:
+    if step.release is None:
+        raise StepFailed(f"{step.verb} without a release", where=step.host)
+    return step.release
+
+
+def _outcome(plan: Plan) -> str:
+    """Return the outcome of a plan that was carried out to its end."""
+    if plan.op.startswith("recover") and plan.release is None:
+        return "aborted"
+    return "good"
+
+
+def _told(step: Step, facts: Mapping[str, Any]) -> str:
+    """Return a finished step's sentence, with what it found out."""
+    match step.verb:
+        case "install" if facts.get("made"):
+            source = "the cache" if facts.get("from_cache") else "the package index"
+            return f"{step.text} from {source}"
+        case "migrate":
+            return _migrated(facts)
+        case "gate" if facts.get("asked"):
+            return f"{step.text}, then {facts['asked']} pages and callbacks"
+        case "smoke":
+            return f"{step.text}: {facts['asked']} questions, all answered"
+        case "front":
+            return f"open the front door on port {facts['port']}"
+    return step.text
+
+
+def _migrated(facts: Mapping[str, Any]) -> str:
+    parts = []
+    if facts.get("backup"):
+        parts.append(f"backed up to {facts['backup']}")
+    applied = facts.get("applied") or ()
+    if applied:
+        parts.append(f"applied {', '.join(applied)}")
+    if facts.get("ingested"):
+        parts.append(f"put {facts['ingested']:,} sample bars in")
+    kind = facts.get("database", "database")
+    return f"{kind}: {'; '.join(parts) or 'schema is current, nothing to do'}"

@@ -1,0 +1,110 @@
+"""Run local Commands: the one door to other programs of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ops.command import Command, Secret
+from ops.errors import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a Command ended: exit code, what it printed (text), seconds it took."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the last lines that the program printed, errors last."""
+        text = "\n".join(part.rstrip() for part in (self.out, self.err) if part.strip())
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def environ(changes: dict[str, str | Secret | None]) -> dict[str, str]:
+    """Return this process's environment with the changes applied."""
+    merged = dict(os.environ)
+    for name, value in changes.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = value.value if isinstance(value, Secret) else value
+    return merged
+
+
+def run(
+    command: Command,
+    *,
+    keep_open: Iterable[int] = (),
+    stream: bool = False,
+) -> Result:
+    """Run a Command to its end and return how it ended.
+
+    The program gets a process group of its own, which is ended as a whole on a
+    time-out or an interrupt. `keep_open` are descriptors it inherits (a lock that
+    must outlive a killed deployer); `stream` lets it print for itself.
+
+    Raises:
+        Refused: the program is not installed.
+    """
+    begun = time.monotonic()
+    pipe = None if stream else subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            command.argv,
+            cwd=command.cwd,
+            env=environ(dict(command.env)),
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            pass_fds=tuple(keep_open),
+        )
+    except FileNotFoundError as error:
+        raise Refused(
+            f"{command.argv[0]} is not installed or not where it should be",
+            where=str(error.filename),
+            next="inv doctor",
+        ) from None
+    timed_out = False
+    try:
+        out, err = process.communicate(timeout=command.timeout)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        _end_group(process)
+        out, err = process.communicate()
+    except BaseException:
+        _end_group(process)
+        process.communicate()
+        raise
+    seconds = time.monotonic() - begun
+    if timed_out:
+        err = f"{err or ''}\ntimed out after {command.timeout:g} s"
+    return Result(process.returncode, out or "", err or "", seconds, timed_out)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """End a program and everything it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,60 @@
+"""The `local` target: this machine and this user, the agent in-process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ops import wire
+from ops.command import Answer, Request
+from ops.environment import Environment
+from ops.targets.agent import Agent
+from ops.targets.target import Flags
+from ops.world import World
+
+
+class LocalTarget:
+    """One host, reached by calling the agent directly."""
+
+    flags = Flags(
+        gate_before_traffic=True,
+        per_host_switch=True,
+        warm_standby=True,
+        shared_lock=True,
+    )
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.agent = Agent(environment.state)
+        self.agent.prepare()
+
+    def observe(self) -> World:
+        host = self.agent.observe(self.environment.port)
+        return World(self.environment.name, (host,), self.agent.journal.history())
+
+    def take(
+        self, doing: str, by: str, wait: float, tell: Callable[[str], None]
+    ) -> None:
+        self.agent.lease.take(doing, by, wait=wait, tell=tell)
+
+    def release(self) -> None:
+        self.agent.lease.release()
+
+    def record(self, event: dict[str, Any]) -> None:
+        self.agent.journal.append({**event, "epoch": self.agent.lease.epoch})
+
+    def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
+        return getattr(self.agent, verb)(**arguments)
+
+    def ask(self, host: str, number: int, requests: Sequence[Request]) -> list[Answer]:
+        return self.agent.ask(number, requests)
+
+    def ask_front(self, requests: Sequence[Request]) -> list[Answer]:
+        port = self._port()
+        return [wire.ask(request, port=port) for request in requests]
+
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port()}/"
+
+    def _port(self) -> int:
+        return self.agent.door().port or self.environment.port

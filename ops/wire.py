@@ -1,0 +1,83 @@
+"""Send Requests: the one door to HTTP servers, over TCP or a unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import time
+from pathlib import Path
+
+from ops.command import Answer, Request
+
+# struct sockaddr_un holds 108 bytes on Linux, 104 on macOS, with the closing zero.
+_LONGEST_UNIX_PATH = 103
+_LARGEST_BODY = 4 * 1024 * 1024
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection to a unix socket, however long the socket's path is."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            dial(self.sock, self.path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+def dial(sock: socket.socket, path: Path) -> None:
+    """Connect a unix socket to a path that may be longer than the kernel takes."""
+    if len(os.fsencode(path)) <= _LONGEST_UNIX_PATH:
+        sock.connect(str(path))
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sock.connect(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+
+
+def ask(request: Request, *, port: int = 0, unix: Path | None = None) -> Answer:
+    """Send one Request to a loopback port or a unix socket; redirects are answers.
+
+    What cannot be asked is an Answer with status 0 and an error, since to a gate
+    silence is an answer too.
+    """
+    begun = time.monotonic()
+    connection: http.client.HTTPConnection
+    if unix is not None:
+        connection = _UnixConnection(unix, request.timeout)
+    else:
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", port, timeout=request.timeout
+        )
+    try:
+        headers = {"Connection": "close", **request.headers}
+        connection.request(request.method, request.path, request.body or None, headers)
+        answer = connection.getresponse()
+        body = answer.read(_LARGEST_BODY)
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, found, body, time.monotonic() - begun)
+    except (OSError, http.client.HTTPException) as error:
+        said = str(error) or type(error).__name__
+        return Answer(0, seconds=time.monotonic() - begun, error=said)
+    finally:
+        connection.close()
+
+
+def port_is_free(port: int) -> bool:
+    """Say whether a loopback TCP port can be listened on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

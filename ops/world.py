@@ -1,0 +1,68 @@
+"""The world: all that was observed, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ops.history import History
+from ops.release import Release
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of one release on one host: is it whole, does it run."""
+
+    number: int
+    release: Release | None
+    pid: int | None = None
+    processes: tuple[int, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Say whether the release was staged to the end."""
+        return self.release is not None
+
+    @property
+    def alive(self) -> bool:
+        return self.pid is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The front door: its process, port, and whether that port can be had."""
+
+    pid: int | None = None
+    port: int | None = None
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What one host looks like now. `free_disk` in MiB."""
+
+    name: str
+    current: int | None = None
+    slots: tuple[Slot, ...] = ()
+    environments: frozenset[str] = frozenset()
+    front: Front = Front()
+    port_holder: str = ""
+    free_disk: int = 0
+    problems: tuple[str, ...] = ()
+
+    def slot(self, number: int | None) -> Slot | None:
+        """Return the slot of a release, None where the host has none."""
+        return next((slot for slot in self.slots if slot.number == number), None)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """An environment as it is: its hosts and its history."""
+
+    environment: str
+    hosts: tuple[Host, ...]
+    history: History = field(default_factory=History)
+
+    @property
+    def current(self) -> int | None:
+        """The release that has traffic; the first host speaks for all."""
+        return self.hosts[0].current if self.hosts else None

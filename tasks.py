@@ -1,0 +1,221 @@
+"""The menu: everything that people and the workflow do to this project.
+
+One task a verb, a few statements each; the work is in ops/, imported when asked for.
+"""
+
+from ops.menu import contract_usage_errors, verb
+
+contract_usage_errors()
+
+_ENV = {"env": "environment, a row of ops/environments.toml"}
+_DRY = {"dry-run": "show the plan and change nothing"}
+_JSON = {"json": "print one JSON document instead of text"}
+
+
+@verb(help={"yes": "do not ask before installing", **_DRY})
+def setup(c, yes=False, dry_run=False):
+    """Install what the tests need of this machine, and the commit hooks."""
+    from ops import machine
+
+    machine.setup(yes=yes, dry_run=dry_run)
+
+
+@verb(help={**_ENV, **_JSON})
+def doctor(c, env="local", json=False):
+    """Check this machine and environment; name the command that mends each fault."""
+    from ops import machine
+
+    machine.doctor(env, as_json=json)
+
+
+@verb(
+    help={
+        "only": "comma-separated names of gates",
+        "cache": "use verdicts of files that did not change",
+        **_JSON,
+    }
+)
+def quality(c, only="quality", cache=True, json=False):
+    """Ask every quality gate, side by side: format, lint, security, layers."""
+    from ops import gates
+
+    gates.quality(only.split(","), use_cache=cache, as_json=json)
+
+
+@verb
+def fmt(c):
+    """Fix formatting and imports."""
+    from ops import gates
+
+    gates.fmt()
+
+
+@verb(
+    help={
+        "unit": "only tests without a marker",
+        "smoke": "only the smoke tests",
+        "regression": "only the browser tests",
+        "integration": "only tests against real servers",
+        "e2e": "only whole deploys and rollbacks",
+        "python": "comma-separated versions, each in its own environment",
+        "fail-fast": "stop at the first failure",
+        "coverage": "measure coverage",
+    }
+)
+def test(
+    c,
+    unit=False,
+    smoke=False,
+    regression=False,
+    integration=False,
+    e2e=False,
+    python="",
+    fail_fast=False,
+    coverage=True,
+):
+    """Run the tests; JUnit and coverage go to reports/."""
+    from ops import suite
+
+    asked = {
+        "unit": unit,
+        "smoke": smoke,
+        "regression": regression,
+        "integration": integration,
+        "e2e": e2e,
+    }
+    kinds = [kind for kind, wanted in asked.items() if wanted]
+    suite.run(kinds, python=python, fail_fast=fail_fast, coverage=coverage)
+
+
+@verb(help={"allow-dirty": "build from files that are not committed", **_JSON})
+def build(c, allow_dirty=False, json=False):
+    """Build the artefact: wheels, sdists, manifest, SBOM, proved by importing it."""
+    from ops import artefact
+
+    artefact.build_task(allow_dirty=allow_dirty, as_json=json)
+
+
+@verb
+def ci(c):
+    """Do what CI does: quality, tests, build; one table, one exit code."""
+    from ops import suite
+
+    suite.ci()
+
+
+@verb(
+    help={
+        **_ENV,
+        "port": "port of the local front door, 0 picks a free one",
+        "force": "deploy even when nothing changed",
+        "wait": "seconds to wait for whoever holds the lease",
+        **_DRY,
+        **_JSON,
+    }
+)
+def deploy(c, env="local", port=None, force=False, wait=0, dry_run=False, json=False):
+    """Put this checkout in front of the users: prove, build, boot, gate, switch."""
+    from ops import delivery
+
+    delivery.deploy(
+        env, port=port, force=force, wait=wait, dry_run=dry_run, as_json=json
+    )
+
+
+@verb(
+    help={
+        **_ENV,
+        "to": "a release such as v7; default: the last good one",
+        "wait": "seconds to wait for whoever holds the lease",
+        **_DRY,
+        **_JSON,
+    }
+)
+def rollback(c, env="local", to=None, wait=0, dry_run=False, json=False):
+    """Move traffic back to the last good release."""
+    from ops import delivery
+
+    delivery.rollback(env, to=to, wait=wait, dry_run=dry_run, as_json=json)
+
+
+@verb(help={**_ENV, **_JSON})
+def status(c, env="local", json=False):
+    """Say what serves, since when, by whom, and what stands by."""
+    from ops import delivery
+
+    delivery.status(env, as_json=json)
+
+
+@verb(
+    help={
+        **_ENV,
+        "release": "only of one release such as v7",
+        "lines": "lines of each log",
+        "follow": "go on printing new lines",
+        "grep": "only lines that hold this text",
+    }
+)
+def logs(c, env="local", release=None, lines=50, follow=False, grep=""):
+    """Print what the releases and the front door wrote."""
+    from ops import logs as written
+
+    written.show(env, release=release, lines=lines, follow=follow, grep=grep)
+
+
+@verb(help={**_ENV, "port": "port of the front door, 0 picks a free one", **_DRY})
+def up(c, env="local", port=None, dry_run=False):
+    """Start what should serve, after a reboot or `inv down`."""
+    from ops import delivery
+
+    delivery.up(env, port=port, dry_run=dry_run)
+
+
+@verb(help={**_ENV, **_DRY})
+def down(c, env="local", dry_run=False):
+    """Stop the front door and every release; nothing is removed."""
+    from ops import delivery
+
+    delivery.down(env, dry_run=dry_run)
+
+
+@verb(help={**_ENV, "yes": "do not ask", **_DRY})
+def db_reset(c, env="local", yes=False, dry_run=False):
+    """Empty the database and seed it again; a backup is taken first."""
+    from ops import database
+
+    database.reset(env, yes=yes, dry_run=dry_run)
+
+
+@verb(
+    help={
+        **_ENV,
+        "source": "sample or csv",
+        "path": "folder of <SYMBOL>.csv files, for --source csv",
+        "symbols": "comma-separated symbols, default all",
+        **_JSON,
+    }
+)
+def ingest(c, env="local", source="sample", path="", symbols="", json=False):
+    """Read bars into the database; the same bars again write nothing."""
+    from ops import database
+
+    database.ingest(env, source=source, path=path, symbols=symbols, as_json=json)
+
+
+@verb(
+    help={"name": "menu, first-run or switch", "runs": "how often each is measured"},
+    positional=["name"],
+)
+def bench(c, name, runs=0):
+    """Measure the product; results go to bench/results/ as JSON."""
+    from bench import run
+
+    run.bench(name, runs=runs)
+
+
+@verb(help={"file": "file that holds the message"}, positional=["file"])
+def commit_message(c, file):
+    """Check that a commit message follows Conventional Commits."""
+    from ops import gates
+
+    gates.commit_message(file)

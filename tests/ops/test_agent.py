@@ -1,0 +1,133 @@
+"""The hands on a host: the switch, pruning, processes; real files, no release."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.errors import Refused
+from ops.targets.agent import Agent
+from tests.ops import worlds
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Agent:
+    agent = Agent(tmp_path / "local")
+    agent.prepare()
+    return agent
+
+
+def staged(agent: Agent, *numbers: int) -> None:
+    for number in numbers:
+        agent.stage(worlds.release(number).as_json(), [], {})
+
+
+def test_the_switch_replaces_the_pointer_and_leaves_nothing_beside(
+    agent: Agent,
+) -> None:
+    staged(agent, 1, 2)
+    agent.switch(1)
+    agent.switch(2)
+    assert os.readlink(agent.root / "current") == "releases/v2"
+    assert not list(agent.root.glob(".current-*"))
+
+
+def test_a_pointer_left_by_a_crash_does_not_mislead_the_next_switch(
+    agent: Agent,
+) -> None:
+    staged(agent, 1, 2)
+    os.symlink("releases/v1", agent.root / ".current-crashed")
+    agent.switch(2)
+    assert agent.observe(0).current == 2
+    agent.prune([])
+    assert not list(agent.root.glob(".current-*"))
+
+
+def test_a_release_is_whole_only_when_its_record_is_written(agent: Agent) -> None:
+    staged(agent, 1)
+    (agent.releases / "v2").mkdir()
+    (agent.releases / "v3").mkdir()
+    (agent.releases / "v3" / "release.json").write_text('{"number":')
+    found = {slot.number: slot.whole for slot in agent.observe(0).slots}
+    assert found == {1: True, 2: False, 3: False}
+
+
+def test_the_configuration_is_readable_by_this_user_only(agent: Agent) -> None:
+    agent.stage(worlds.release(1).as_json(), [], {"DATABASE_URL": "secret"})
+    mode = (agent.releases / "v1" / "environ.json").stat().st_mode
+    assert mode & 0o777 == 0o600
+
+
+def test_pruning_never_removes_the_release_that_has_traffic(agent: Agent) -> None:
+    staged(agent, 1, 2, 3)
+    agent.switch(1)
+    agent.prune([1, 2])
+    assert [slot.number for slot in agent.observe(0).slots] == [1, 3]
+
+
+def test_pruning_removes_environments_that_no_release_needs(agent: Agent) -> None:
+    staged(agent, 1)
+    for name in ("env", "old", ".half-1"):
+        (agent.environments / name).mkdir()
+    agent.prune([])
+    assert [path.name for path in agent.environments.iterdir()] == ["env"]
+
+
+def test_an_orphan_is_found_without_its_pid_file_and_ended(agent: Agent) -> None:
+    staged(agent, 4)
+    pid_file = str(agent.releases / "v4" / "app.pid")
+    program = "import sys; print('up', flush=True); sys.stdin.read()"
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", program, pid_file],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert orphan.stdout.readline() == b"up\n"
+    (slot,) = agent.observe(0).slots
+    assert slot.pid == orphan.pid
+    agent.stop(4, 5.0)
+    assert orphan.wait() == -15
+    orphan.communicate()
+
+
+def test_a_process_that_ignores_the_polite_signal_is_killed(agent: Agent) -> None:
+    staged(agent, 4)
+    pid_file = str(agent.releases / "v4" / "app.pid")
+    program = (
+        "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print('up', flush=True); sys.stdin.read()"
+    )
+    stubborn = subprocess.Popen(
+        [sys.executable, "-c", program, pid_file],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert stubborn.stdout.readline() == b"up\n"
+    assert agent.stop(4, 0.2) == {"stopped": 1, "killed": 1}
+    assert stubborn.wait() == -9
+    stubborn.communicate()
+
+
+def test_a_port_of_another_program_is_named(agent: Agent) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        holder = agent.observe(taken.getsockname()[1]).port_holder
+    assert f"process {os.getpid()}" in holder
+
+
+def test_a_state_folder_on_a_read_only_file_system_is_refused() -> None:
+    with pytest.raises(Refused, match="cannot be written") as refused:
+        Agent(Path("/proc/mltrading")).prepare()
+    assert "MLTRADING_STATE" in refused.value.next
+
+
+def test_the_key_stays_the_same(agent: Agent) -> None:
+    assert agent.key() == agent.key()
+    assert (agent.state / "key").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,99 @@
+"""The menu: exit codes are a contract, errors say what to type next."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ops import errors
+from ops.environment import ROOT
+
+
+def inv(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+    )
+
+
+CODES = [
+    (errors.StepFailed, 1),
+    (errors.Refused, 1),
+    (errors.Usage, 2),
+    (errors.Locked, 3),
+    (errors.GateFailed, 4),
+    (errors.RevertFailed, 5),
+    (errors.Interrupted, 130),
+]
+
+
+@pytest.mark.parametrize(("kind", "code"), CODES)
+def test_each_error_has_its_contracted_code(kind: type, code: int) -> None:
+    assert kind("x").code == code
+
+
+def test_every_error_of_the_engine_is_in_the_contract() -> None:
+    kinds = errors.OpsError.__subclasses__()
+    assert {kind for kind, _ in CODES} == set(kinds)
+
+
+@pytest.mark.smoke
+def test_an_unknown_task_is_a_usage_error_with_a_suggestion() -> None:
+    ended = inv("deplyo")
+    assert (ended.returncode, "did you mean: deploy" in ended.stderr) == (2, True)
+
+
+def test_an_unknown_flag_is_a_usage_error_with_a_suggestion() -> None:
+    ended = inv("deploy", "--evn", "local")
+    assert (ended.returncode, "did you mean: --env" in ended.stderr) == (2, True)
+
+
+def test_an_unknown_environment_is_a_usage_error_in_json_too() -> None:
+    ended = inv("status", "--env", "lcoal", "--json")
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout)["error"]["next"] == "use --env local"
+
+
+def test_a_state_folder_that_cannot_be_written_is_refused() -> None:
+    ended = inv("status", MLTRADING_STATE="/proc/nothing")
+    assert ended.returncode == 1
+    assert "cannot be written" in ended.stderr
+    assert "MLTRADING_STATE" in ended.stderr
+
+
+@pytest.mark.smoke
+def test_every_task_has_one_line_of_help_and_every_flag_its_own() -> None:
+    from invoke import Collection
+
+    import tasks
+
+    menu = Collection.from_module(tasks)
+    for name in menu.task_names:
+        task = menu[name]
+        assert task.__doc__ and "\n" not in task.__doc__.strip(), name
+        for argument in task.get_arguments():
+            assert argument.help, f"{name} --{argument.name}"
+
+
+def test_the_list_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, invoke.program as p;"
+        "sys.argv = ['inv', '--list'];"
+        "import io, contextlib\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    try: p.Program(version='0').run(['inv', '--list'], exit=False)\n"
+        "    except SystemExit: pass\n"
+        "print([m for m in sys.modules if m.startswith('ops')])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.stdout.strip() == "['ops', 'ops.menu']"

@@ -1,0 +1,96 @@
+"""Decisions: tests/cases/plan.json holds one case a rule."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.errors import OpsError
+from ops.plan import (
+    Plan,
+    plan_deploy,
+    plan_down,
+    plan_recover,
+    plan_rollback,
+    plan_up,
+    retained,
+)
+from tests.ops import worlds
+
+CASES = json.loads((Path(__file__).parent.parent / "cases" / "plan.json").read_text())
+
+
+def decide(case: dict[str, Any]) -> Plan | None:
+    world, ask = worlds.world(case["world"]), case["ask"]
+    match ask["op"]:
+        case "deploy":
+            wanted = worlds.release(ask["number"], ask["artefact"])
+            force = ask.get("force", False)
+            return plan_deploy(world, wanted, worlds.ENVIRONMENT, force=force)
+        case "rollback":
+            return plan_rollback(world, worlds.ENVIRONMENT, ask.get("to"))
+        case "recover":
+            return plan_recover(world, worlds.ENVIRONMENT)
+        case "up":
+            return plan_up(world, worlds.ENVIRONMENT)
+    return plan_down(world, worlds.ENVIRONMENT)
+
+
+def named(case: dict[str, Any]) -> str:
+    return case["name"]
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if "steps" in c["expect"]], ids=named
+)
+def test_the_plan_of_a_case(case: dict[str, Any]) -> None:
+    plan, expect = decide(case), case["expect"]
+    assert plan is not None
+    short = ("install", "stage", "migrate", "front", "prune", "close")
+    steps = [
+        step.verb if step.verb in short else f"{step.verb} v{step.release}"
+        for step in plan.steps
+    ]
+    assert steps == expect["steps"]
+    assert (plan.release, plan.previous) == (expect["release"], expect["previous"])
+    assert expect.get("note", "") in " ".join(plan.notes)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if "refused" in c["expect"]], ids=named
+)
+def test_the_refusal_of_a_case(case: dict[str, Any]) -> None:
+    with pytest.raises(OpsError, match=case["expect"]["refused"]) as refused:
+        decide(case)
+    assert case["expect"].get("allowed", "") in refused.value.allowed
+    assert refused.value.code == case["expect"].get("code", 1)
+    assert refused.value.next
+
+
+def test_nothing_left_open_needs_no_plan() -> None:
+    (case,) = [case for case in CASES if "nothing" in case["expect"]]
+    assert decide(case) is None
+
+
+def test_failures_do_not_push_a_good_release_out() -> None:
+    said = {str(n): "dead x" for n in range(1, 9)}
+    standing = {"1": "good", "2": "good", **{str(n): "bad" for n in range(3, 9)}}
+    world = worlds.world({"current": 2, "slots": said, "standing": standing})
+    assert retained(world, world.hosts[0], 2, {2}) == {1, 2}
+
+
+def test_the_current_and_the_previous_release_are_always_kept() -> None:
+    world = worlds.world({"current": 5, "slots": {"4": "dead x", "5": "alive y"}})
+    assert retained(world, world.hosts[0], 2, {4, 5, None}) == {4, 5}
+
+
+def test_every_step_before_the_switch_leaves_traffic_alone() -> None:
+    for case in CASES:
+        if case["ask"]["op"] != "deploy" or "steps" not in case["expect"]:
+            continue
+        verbs = [step.verb for step in decide(case).steps]
+        if verbs:
+            assert verbs.index("gate") < verbs.index("switch") < verbs.index("smoke")
