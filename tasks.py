@@ -23,9 +23,9 @@ def setup(c, yes=False, dry_run=False):
 @verb(help={**_ENV, **_JSON})
 def doctor(c, env="local", json=False):
     """Check this machine and environment; name the command that mends each fault."""
-    from ops import machine
+    from ops import delivery
 
-    machine.doctor(env, as_json=json)
+    delivery.doctor(env, as_json=json)
 
 
 @verb(
@@ -48,6 +48,14 @@ def fmt(c):
     from ops import gates
 
     gates.fmt()
+
+
+@verb
+def lock(c):
+    """Bring uv.lock and requirements.txt in line with pyproject.toml."""
+    from ops import gates
+
+    gates.relock()
 
 
 @verb(

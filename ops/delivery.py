@@ -25,10 +25,11 @@ from ops.plan import Plan, plan_deploy, plan_down, plan_rollback, plan_up
 from ops.release import Release, config_digest, environment_hash, parse_number
 from ops.rollout import Rollout, Shipment, recover
 from ops.targets.local import LocalTarget
-from ops.world import World
+from ops.world import Host, World
 
 if TYPE_CHECKING:
     from ops.artefact import Artefact
+    from ops.machine import Check
 
 
 def deploy(
@@ -115,6 +116,22 @@ def status(name: str, *, as_json: bool = False) -> None:
             where=found["url"],
             next=f"inv up --env {environment.name}",
         )
+
+
+def doctor(name: str, *, as_json: bool = False) -> None:
+    """Check the machine, and the front door's port of the environment.
+
+    Raises:
+        Refused: something that is required is missing.
+    """
+    from ops import machine
+
+    environment = _load(name)
+    extra = []
+    if environment.state.exists():
+        host = LocalTarget(environment).observe().hosts[0]
+        extra.append(_port_check(environment, host))
+    machine.doctor(name, as_json=as_json, extra=extra)
 
 
 # The parts of acts --------------------------------------------------------------------
@@ -309,6 +326,18 @@ def by_whom() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user}@{platform.node()}"
+
+
+def _port_check(environment: Environment, host: Host) -> Check:
+    from ops.machine import Check
+
+    port = environment.port
+    if host.front.pid is not None:
+        return Check("port", "ok", f"{host.front.port}, held by our front door")
+    if host.port_holder:
+        mend = "inv deploy --port 0   (0 picks a free port)"
+        return Check("port", "failed", f"{port} is taken by {host.port_holder}", mend)
+    return Check("port", "ok", f"{port} is free")
 
 
 # Status -------------------------------------------------------------------------------

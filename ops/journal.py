@@ -7,6 +7,7 @@ line torn by a crash is passed over, never believed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from typing import Any
 from ops.history import Event, History, fold
 
 START = "0" * 16
+# Bytes; a rollback writes some 5 kB.
+RESERVE = 256 * 1024
 
 
 class Journal:
@@ -24,13 +27,42 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.reserve = path.with_name("reserve")
 
     def append(self, event: dict[str, Any]) -> None:
         """Write one event and wait until it is on the disk.
 
+        On a full disk the reserve is given up first: a rollback is small, and a full
+        disk may be why it is needed.
+
         Raises:
             OSError: the disk is full, read-only or gone; nothing may be done then.
         """
+        try:
+            self._append(event)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self.give_up_reserve():
+                raise
+            self._append(event)
+
+    def keep_reserve(self) -> None:
+        """Hold back some disk space for the day on which there is none."""
+        if self.reserve.exists():
+            return
+        try:
+            self.reserve.write_bytes(os.urandom(RESERVE))
+        except OSError:
+            self.reserve.unlink(missing_ok=True)
+
+    def give_up_reserve(self) -> bool:
+        """Free the reserve; False when it is gone already."""
+        try:
+            self.reserve.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _append(self, event: dict[str, Any]) -> None:
         last, torn = self._tail()
         line = dict(event, prev=last)
         line["hash"] = _digest(line)

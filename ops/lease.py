@@ -49,10 +49,14 @@ class Lease:
                 tell(f"waiting up to {wait:g} s: {describe(self.held_by())}")
                 told = True
             time.sleep(0.1)
-        self.descriptor = descriptor
-        self.epoch = self._next_epoch()
         said = {"by": by, "doing": doing, "pid": os.getpid(), "since": time.time()}
-        _write(self.holder, json.dumps({**said, "epoch": self.epoch}))
+        try:
+            self.epoch = self._next_epoch()
+            _write(self.holder, json.dumps({**said, "epoch": self.epoch}))
+        except OSError:
+            os.close(descriptor)
+            raise
+        self.descriptor = descriptor
 
     def release(self) -> None:
         """Give the lease back."""

@@ -70,9 +70,9 @@ class Agent:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in folders:
                 (self.root / name).mkdir(exist_ok=True, mode=0o700)
-            probe = self.state / f".write-{os.getpid()}"
-            probe.write_text("x" * 4096)
-            probe.unlink()
+            if not os.access(self.state, os.W_OK):
+                raise PermissionError(0, "permission denied", str(self.state))
+            self.journal.keep_reserve()
         except OSError as error:
             raise Refused(
                 f"the state folder cannot be written: {error.strerror}",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ops import wire
 from ops.command import Answer, Request
 from ops.environment import Environment
+from ops.errors import Refused
 from ops.targets.agent import Agent
 from ops.targets.target import Flags
 from ops.world import World
@@ -35,7 +37,12 @@ class LocalTarget:
     def take(
         self, doing: str, by: str, wait: float, tell: Callable[[str], None]
     ) -> None:
-        self.agent.lease.take(doing, by, wait=wait, tell=tell)
+        try:
+            self.agent.lease.take(doing, by, wait=wait, tell=tell)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self.agent.journal.give_up_reserve():
+                raise full(error, self.environment) from None
+            self.agent.lease.take(doing, by, wait=wait, tell=tell)
 
     def release(self) -> None:
         self.agent.lease.release()
@@ -58,3 +65,13 @@ class LocalTarget:
 
     def _port(self) -> int:
         return self.agent.door().port or self.environment.port
+
+
+def full(error: OSError, environment: Environment) -> Refused:
+    """Return the refusal to act where not even the lease can be noted."""
+    return Refused(
+        f"the state folder cannot be written: {error.strerror}",
+        where=str(environment.state),
+        allowed="a folder of this user with free space",
+        next="free some space; what serves goes on serving",
+    )

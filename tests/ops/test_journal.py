@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,19 @@ def test_steps_and_seconds_are_kept() -> None:
         2.5,
         "ann@laptop",
     )
+
+
+def test_a_full_disk_takes_the_reserve_before_it_refuses(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.keep_reserve()
+    left = [OSError(errno.ENOSPC, "full"), OSError(errno.ENOSPC, "full")]
+
+    def append(event: dict[str, Any]) -> None:
+        if left:
+            raise left.pop()
+
+    journal._append = append
+    with pytest.raises(OSError, match="full"):
+        journal.append(event("r", "begin"))
+    assert not journal.reserve.exists()
+    journal.append(event("r", "begin"))

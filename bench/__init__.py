@@ -1,0 +1,1 @@
+"""Repeatable measurements of the product; never timed tests."""

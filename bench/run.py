@@ -1,0 +1,120 @@
+"""Run one bench, print its figures, keep them as JSON in bench/results/.
+
+Machines are noisy, so a figure is a median with its extremes, and where it can be, a
+ratio to something measured in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ops import report
+from ops.environment import ROOT
+from ops.errors import Usage
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def bench(name: str, *, runs: int = 0) -> None:
+    """Run one bench by its name.
+
+    Raises:
+        Usage: there is no bench of this name.
+    """
+    from bench import first_run, menu, switch
+
+    benches: dict[str, Callable[[int], dict[str, Any]]] = {
+        "menu": menu.measure,
+        "first-run": first_run.measure,
+        "switch": switch.measure,
+    }
+    if name not in benches:
+        raise Usage(f'there is no bench "{name}"', allowed=", ".join(benches))
+    report.say(f"bench {name}", "bold")
+    begun = time.time()
+    found = benches[name](runs)
+    keep(name, begun, found)
+    rows = [
+        (row["what"], shown(row), row.get("goal", ""), verdict(row))
+        for row in found["figures"]
+    ]
+    report.data(report.table(rows, ("what", "measured", "goal", ""), right=(1, 2)))
+
+
+def keep(name: str, begun: float, found: dict[str, Any]) -> None:
+    """Write a bench's figures, with what machine and commit they are of."""
+    RESULTS.mkdir(exist_ok=True)
+    git = ("git", "rev-parse", "HEAD")
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True)
+    said = {
+        "bench": name,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        **found,
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(said, indent=2) + "\n")
+    report.say(f"  written to {path.relative_to(ROOT)}")
+
+
+def figure(
+    what: str, values: Sequence[float], unit: str, goal: float | None = None
+) -> dict[str, Any]:
+    """Return one row: the median of the values, their extremes, and the goal."""
+    row: dict[str, Any] = {
+        "what": what,
+        "unit": unit,
+        "median": round(statistics.median(values), 4),
+        "min": round(min(values), 4),
+        "max": round(max(values), 4),
+        "runs": len(values),
+    }
+    if goal is not None:
+        row["limit"] = goal
+        row["goal"] = f"≤ {goal:g} {unit}"
+    return row
+
+
+def shown(row: dict[str, Any]) -> str:
+    """Return a figure as people read it."""
+    spread = ""
+    if row["runs"] > 1:
+        spread = f" ({row['min']:.4g}–{row['max']:.4g})"
+    return f"{row['median']:.4g}{spread} {row['unit']}"
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Say whether the median meets the goal."""
+    if "limit" not in row:
+        return ""
+    return "met" if row["median"] <= row["limit"] else "MISSED"
+
+
+def timed(argv: Sequence[str], *, cwd: Path, environ: dict[str, str]) -> float:
+    """Return the wall seconds of a command that must succeed."""
+    begun = time.perf_counter()
+    ended = subprocess.run(
+        argv,
+        cwd=cwd,
+        env=environ,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    took = time.perf_counter() - begun
+    if ended.returncode:
+        sys.stderr.write(ended.stdout + ended.stderr)
+        raise SystemExit(f"{' '.join(argv)} ended with {ended.returncode}")
+    return took

@@ -1,0 +1,332 @@
+"""Run the tests, and the whole pipeline that CI runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as xml  # nosec B405
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ops import artefact, errors, gates, report
+from ops.command import Command
+from ops.environment import ROOT
+from ops.shell import run as shell_run
+
+KINDS = ("unit", "smoke", "regression", "integration", "e2e")
+UNIT = "not (regression or integration or e2e)"
+# Seconds that a part of `inv ci` may take before it is reported as over its budget.
+BUDGETS = {"quality": 180, "tests": 480, "build": 120}
+WHOLE = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the tests went on one Python; `failing` are pytest node ids."""
+
+    python: str
+    code: int
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    failing: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when tests ran and none failed."""
+        return self.code == 0 and self.passed > 0
+
+
+def markers(kinds: Sequence[str] = ()) -> str:
+    """Return pytest's marker expression for kinds of tests; "" is all of them."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise errors.Usage(f'there are no "{kind}" tests', allowed=", ".join(KINDS))
+    return " or ".join(UNIT if kind == "unit" else kind for kind in kinds)
+
+
+def run(
+    kinds: Sequence[str] = (),
+    *,
+    paths: Sequence[str] = (),
+    coverage: bool = True,
+    python: str | Sequence[str] | None = None,
+    fail_fast: bool = False,
+    as_json: bool = False,
+    root: Path = ROOT,
+) -> tuple[Outcome, ...]:
+    """Run tests of some kinds or all, here or on each Python named ("3.11,3.12").
+
+    One Python streams what pytest prints; several run at once and print whole.
+    Coverage is measured when nothing is left out by kind or path.
+
+    Raises:
+        Usage: no such kind of tests, or a Python is not found.
+        StepFailed: a test failed, or none ran.
+    """
+    named = python.split(",") if isinstance(python, str) else list(python or ())
+    pythons = [interpreter(name.strip(), root) for name in named if name.strip()]
+    coverage = coverage and not kinds and not paths
+    arguments = ["-m", markers(kinds)] if kinds else []
+    arguments += ["-x"] if fail_fast else []
+    arguments += ["--cov", "--cov-report="] if coverage else []
+
+    def on(name: str, executable: str, stream: bool) -> Outcome:
+        suffix = f"-{name}" if named else ""
+        written = [f"--junitxml=reports/junit{suffix}.xml"]
+        if coverage:
+            written.append(f"--cov-report=xml:reports/coverage{suffix}.xml")
+        return _pytest(
+            name, (executable, *arguments, *written, *paths), suffix, stream, root
+        )
+
+    (root / "reports").mkdir(exist_ok=True)
+    if not pythons:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        outcomes = [on(version, sys.executable, not as_json)]
+    elif len(pythons) == 1:
+        outcomes = [on(*pythons[0], not as_json)]
+    else:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(len(pythons)) as pool:
+            pending = [pool.submit(on, *pair, False) for pair in pythons]
+            outcomes = [future.result() for future in pending]
+    if as_json:
+        report.as_json({"schema_version": 1, "tests": [asdict(o) for o in outcomes]})
+    _judge(outcomes)
+    return tuple(outcomes)
+
+
+def interpreter(name: str, root: Path) -> tuple[str, str]:
+    """Return (version, executable) of an environment with everything locked.
+
+    The environment is `.venv-<version>` in the checkout, made on the first use.
+
+    Raises:
+        Usage: this machine has no such Python.
+    """
+    environment = root / f".venv-{name}"
+    settings = {
+        "UV_PROJECT_ENVIRONMENT": str(environment),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "VIRTUAL_ENV": None,
+        "UV_PYTHON": None,
+    }
+    found = shell_run(Command(("uv", "python", "find", "--system", name), env=settings))
+    executable = found.out.strip() if found.ok else _pyenv(name, os.environ)
+    if not executable:
+        raise errors.Usage(
+            f"Python {name} is not on this machine",
+            where=f"--python {name}",
+            allowed="a version that `uv python list --only-installed` shows",
+            next=f"uv python install {name}",
+        )
+    sync = ("uv", "sync", "--frozen", "--quiet", "--all-groups", "--python", executable)
+    made = shell_run(Command((*sync, "--offline"), cwd=root, env=settings))
+    if not made.ok:
+        made = shell_run(Command(sync, cwd=root, env=settings, timeout=900))
+    if not made.ok:
+        raise errors.StepFailed(
+            f"the locked packages can't be installed for Python {name}",
+            detail=made.tail(8),
+        )
+    return name, str(environment / "bin" / "python")
+
+
+def _pyenv(name: str, environ: Mapping[str, str]) -> str:
+    """Return pyenv's newest Python of a version: uv sees only what is on PATH."""
+    root = Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = [*root.glob(f"versions/{name}/bin/python")]
+    found += root.glob(f"versions/{name}.*/bin/python")
+    return str(max(found, key=lambda path: path.stat().st_mtime, default=""))
+
+
+def _pytest(
+    name: str, arguments: Sequence[str], suffix: str, stream: bool, root: Path
+) -> Outcome:
+    executable, *rest = arguments
+    junit = root / "reports" / f"junit{suffix}.xml"
+    junit.unlink(missing_ok=True)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mltrading-test-") as scratch:
+        result = shell_run(
+            Command(
+                (executable, "-m", "pytest", *rest),
+                cwd=root,
+                env={**environ(Path(scratch)), "COVERAGE_FILE": f".coverage{suffix}"},
+                timeout=3600,
+            ),
+            stream=stream,
+        )
+    if not stream:
+        report.say(f"Python {name}\n{result.out.rstrip()}\n{result.err.rstrip()}")
+    return _outcome(name, result.code, time.monotonic() - begun, junit)
+
+
+def environ(scratch: Path) -> dict[str, str]:
+    """Return the variables of the test environment, its database in a folder."""
+    return {
+        "DATABASE_URL": f"sqlite:///{scratch / 'test.db'}",
+        "ENVIRONMENT": "test",
+        "TESTING": "True",
+        "DASH_DEBUG": "False",
+    }
+
+
+def _outcome(name: str, code: int, seconds: float, junit: Path) -> Outcome:
+    """Return what the JUnit report says; without one, nothing ran."""
+    try:
+        # What our own pytest wrote, so no hostile document.
+        cases = list(xml.parse(junit).iter("testcase"))  # nosec B314
+    except (OSError, xml.ParseError):
+        return Outcome(name, code or 1, 0, 0, 0, seconds, ())
+    failing = [
+        _node(case)
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    failing = list(dict.fromkeys(failing))
+    passed = len(cases) - len(failing) - skipped
+    return Outcome(name, code, passed, len(failing), skipped, seconds, tuple(failing))
+
+
+def _node(case: xml.Element) -> str:
+    """Return the node id by which pytest runs this test again."""
+    file, name = case.get("file", ""), case.get("name", "")
+    module = file.removesuffix(".py").replace("/", ".")
+    inner = case.get("classname", "").removeprefix(module).strip(".")
+    return "::".join(part for part in (file, inner.replace(".", "::"), name) if part)
+
+
+def _judge(outcomes: Sequence[Outcome]) -> None:
+    bad = [outcome for outcome in outcomes if not outcome.ok]
+    if not bad:
+        return
+    many = len(outcomes) > 1
+    for outcome in bad:
+        python = f".venv-{outcome.python}/bin/python -m" if many else "uv run"
+        for node in outcome.failing:
+            report.say(f"again: {python} pytest '{node}'")
+    said = [
+        (
+            f"{outcome.failed} of {outcome.passed + outcome.failed} tests failed"
+            if outcome.failing
+            else (
+                f"pytest ended with {outcome.code}"
+                if outcome.passed or outcome.code not in (0, 5)
+                else "0 tests ran, which proves nothing"
+            )
+        )
+        + (f" on Python {outcome.python}" if many else "")
+        for outcome in bad
+    ]
+    raise errors.StepFailed("; ".join(said))
+
+
+def ci(
+    *,
+    use_cache: bool = True,
+    as_json: bool = False,
+    root: Path = ROOT,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, Any]:
+    """Run quality, tests and build, all of them also when one is red.
+
+    Writes reports/ci.json and shows each part's seconds against its budget. Changes
+    that are not committed are refused where CI is set, elsewhere the artefact is
+    marked.
+
+    Raises:
+        StepFailed: a part is red.
+    """
+    strict = environ.get("CI", "").lower() in ("1", "true")
+
+    def build() -> dict[str, Any]:
+        made = artefact.build_task(allow_dirty=not strict, root=root)
+        return {"artefact": made.digest, "dirty": made.dirty}
+
+    def tests() -> dict[str, Any]:
+        return {"pythons": [asdict(outcome) for outcome in run(root=root)]}
+
+    def quality() -> dict[str, Any]:
+        verdicts = gates.quality(use_cache=use_cache, root=root)
+        return {"gates": {verdict.name: verdict.state for verdict in verdicts}}
+
+    parts = {
+        name: _part(name, act)
+        for name, act in (("quality", quality), ("tests", tests), ("build", build))
+    }
+    total = sum(part["seconds"] for part in parts.values())
+    document = {
+        "schema_version": 1,
+        "seconds": round(total, 3),
+        "budget": WHOLE,
+        "parts": parts,
+    }
+    (root / "reports").mkdir(exist_ok=True)
+    text = json.dumps(document, indent=2, sort_keys=True, default=str)
+    (root / "reports" / "ci.json").write_text(text + "\n")
+    _summary(parts, total, environ)
+    if as_json:
+        report.as_json(document)
+    red = [name for name, part in parts.items() if part["state"] != "green"]
+    if red:
+        raise errors.StepFailed(
+            f"{', '.join(red)} red",
+            next="; ".join(f"inv {_TASK[name]}" for name in red),
+        )
+    return document
+
+
+_TASK = {"quality": "quality", "tests": "test", "build": "build"}
+
+
+def _part(name: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run one part to its end and return what it said and took."""
+    report.say(f"\n{name}", "bold")
+    begun = time.monotonic()
+    said: dict[str, Any] = {"state": "green"}
+    try:
+        said |= act()
+    except errors.OpsError as error:
+        report.error(error)
+        said |= {"state": "red", "error": error.as_json()}
+    seconds = time.monotonic() - begun
+    return {**said, "seconds": round(seconds, 3), "budget": BUDGETS[name]}
+
+
+def _summary(
+    parts: Mapping[str, Mapping[str, Any]], total: float, environ: Mapping[str, str]
+) -> None:
+    rows = [
+        (name, part["state"], part["seconds"], part["budget"])
+        for name, part in parts.items()
+    ]
+    red = any(row[1] == "red" for row in rows)
+    rows.append(("whole", "red" if red else "green", total, WHOLE))
+    cells = [
+        (
+            name,
+            state,
+            report.seconds(took),
+            report.seconds(budget),
+            "OVER BUDGET" if took > budget else "",
+        )
+        for name, state, took, budget in rows
+    ]
+    head = ("part", "state", "took", "budget", "")
+    tones = {i: "red" for i, row in enumerate(cells) if row[1] == "red" or row[4]}
+    report.say("\n" + report.table(cells, head, right=(2, 3), tones=tones))
+    if environ.get("GITHUB_STEP_SUMMARY"):
+        lines = [head, ("---",) * len(head), *cells]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        with open(environ["GITHUB_STEP_SUMMARY"], "a", encoding="utf-8") as file:
+            file.write(text + "\n")

@@ -1,0 +1,67 @@
+"""Small checkouts with the project's own tool settings, to plant faults in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ops.command import Command
+from ops.environment import ROOT
+from ops.shell import run
+
+OURS = {
+    "health": "packages/health",
+    "marketdata": "packages/marketdata",
+    "dashboard": "services/dashboard",
+}
+PURE = ("plan", "world", "release", "command", "errors")
+DOORS = ("shell", "wire", "journal", "targets/__init__")
+
+
+def checkout(root: Path) -> Path:
+    """Make a checkout in which every gate is green, locked and without packages."""
+    settings = (ROOT / "pyproject.toml").read_text()
+    head = '[project]\nname = "mltrading"\nversion = "0.1.0"\n'
+    head += 'requires-python = ">=3.11"\n\n[tool.uv]\npackage = false\n\n'
+    head += '[tool.uv.workspace]\nmembers = ["packages/*", "services/*"]\n\n'
+    write(root, "pyproject.toml", head + settings[settings.index("[tool.black]") :])
+    write(root, ".flake8", (ROOT / ".flake8").read_text())
+    write(root, ".gitignore", (ROOT / ".gitignore").read_text())
+    for name, folder in OURS.items():
+        module = f"mltrading_{name}"
+        write(
+            root,
+            f"{folder}/pyproject.toml",
+            '[build-system]\nrequires = ["hatchling"]\n'
+            'build-backend = "hatchling.build"\n\n'
+            f'[project]\nname = "mltrading-{name}"\nversion = "0.1.0"\n'
+            'requires-python = ">=3.11"\n\n[tool.hatch.build.targets.wheel]\n'
+            f'packages = ["src/{module}"]\n',
+        )
+        write(root, f"{folder}/src/{module}/__init__.py", f'"""{name}."""\n')
+    for module in ("__init__", *PURE, *DOORS):
+        write(root, f"ops/{module}.py", f'"""{module}."""\n')
+    write(root, "requirements.txt", "")
+    must(root, "uv", "lock", "--offline", "--quiet")
+    return root
+
+
+def commit(root: Path) -> Path:
+    """Put everything in a git commit."""
+    must(root, "git", "init", "--quiet")
+    must(root, "git", "add", "--all")
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    must(root, "git", *who, "commit", "--quiet", "--message", "feat: begin")
+    return root
+
+
+def write(root: Path, name: str, text: str) -> None:
+    """Write a file of a checkout and the folders above it."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def must(root: Path, *argv: str) -> None:
+    """Run a program that may not fail."""
+    result = run(Command(argv, cwd=root, timeout=60))
+    assert result.ok, result.tail()
