@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,46 @@ def test_one_red_part_hides_no_other(
     document = json.loads((tree / "reports/ci.json").read_text())
     states = [part["state"] for part in document["parts"].values()]
     assert sorted(states) == ["green", "green", "red"]
+
+
+def in_git(tree: Path) -> Path:
+    subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
+    (tree / ".gitignore").write_text("reports/\n.coverage*\n__pycache__/\n")
+    return tree
+
+
+@pytest.mark.integration
+def test_a_green_run_of_these_very_files_is_believed_where_asked(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLTRADING_CACHE", str(tree.parent / "cache"))
+    write(in_git(tree), "test_a.py", GOOD)
+    suite.run(root=tree, coverage=False)
+    monkeypatch.setattr(suite, "_pytest", None)
+    (known,) = suite.run(root=tree, believe=True)
+    assert (known.passed, known.failed) == (1, 0)
+
+
+@pytest.mark.integration
+def test_a_changed_file_of_any_kind_is_not_believed(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLTRADING_CACHE", str(tree.parent / "cache"))
+    write(in_git(tree), "test_a.py", GOOD)
+    suite.run(root=tree, coverage=False)
+    (tree / "page.css").write_text("body {}\n")
+    assert suite._known(tree) is None
+
+
+@pytest.mark.integration
+def test_a_red_run_is_not_remembered(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLTRADING_CACHE", str(tree.parent / "cache"))
+    write(in_git(tree), "test_a.py", "def test_a():\n    assert 0\n")
+    with pytest.raises(errors.StepFailed):
+        suite.run(root=tree, coverage=False)
+    assert suite._known(tree) is None
 
 
 def test_a_part_over_its_budget_is_named(
