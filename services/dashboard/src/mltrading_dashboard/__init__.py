@@ -1,0 +1,5 @@
+"""The trading dashboard."""
+
+from importlib.metadata import version
+
+__version__ = version("mltrading-dashboard")

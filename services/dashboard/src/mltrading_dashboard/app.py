@@ -1,0 +1,214 @@
+"""The dashboard as one object: pages, data, security joined."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from html import escape
+
+import flask
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html, set_props
+
+from mltrading_dashboard import (
+    __version__,
+    assets,
+    notices,
+    routes,
+    security,
+    telemetry,
+)
+from mltrading_dashboard.data import Data
+from mltrading_dashboard.settings import Settings
+from mltrading_dashboard.state import THEMES, parse
+from mltrading_health import Health, disk_check, memory_check, wsgi
+from mltrading_marketdata import open_store
+
+log = logging.getLogger(__name__)
+
+# Told to nobody: versions help an attacker choose, and the page does not use them.
+UNTOLD = ("dash_version", "python_version", "plotly_version", "dash_version_url")
+CONFIG = re.compile(r'(<script id="_dash-config"[^>]*>)(.*?)(</script>)', re.DOTALL)
+
+
+class Dashboard(Dash):
+    """Dash whose page tells the truth in its HTTP status and nothing about versions."""
+
+    data: Data
+
+    def index(self, *args, **kwargs):
+        view = parse(flask.request.path, flask.request.query_string.decode("latin-1"))
+        response = flask.make_response(super().index(), routes.status(view, self.data))
+        response.headers["Cache-Control"] = "no-cache"
+        if response.status_code == 503:
+            response.headers["Retry-After"] = "5"
+        return response
+
+    def interpolate_index(self, **parts):
+        view = parse(flask.request.path, flask.request.query_string.decode("latin-1"))
+        theme = f' data-theme="{view.theme}"' if view.theme else ""
+        return PAGE.format(
+            theme=theme,
+            title=escape(routes.title(view)),
+            metas=parts["metas"],
+            icon=assets.url(assets.ICON),
+            font=assets.url(assets.FONT).split("?")[0],
+            style=assets.url(assets.STYLE),
+            css=parts["css"],
+            app_entry=parts["app_entry"],
+            config=CONFIG.sub(_without_versions, parts["config"]),
+            scripts=parts["scripts"].replace("<script src", "<script defer src"),
+            script=assets.url(assets.SCRIPT),
+            renderer=assets.url(assets.RENDERER),
+            plotly=assets.url(assets.PLOTLY),
+        )
+
+
+# Deferred scripts run in this order. plotly.js comes last: it is evaluated while the
+# first answers of the server are on their way.
+PAGE = """<!DOCTYPE html>
+<html lang="en"{theme}>
+<head>
+{metas}
+<title>{title}</title>
+<meta name="color-scheme" content="dark light">
+<link rel="icon" type="image/svg+xml" href="{icon}">
+<link rel="preload" href="{font}" as="font" type="font/woff2" crossorigin>
+<link rel="preload" href="{plotly}" as="script">
+<link rel="stylesheet" href="{style}">
+{css}
+</head>
+<body>
+{app_entry}
+<noscript>The dashboard draws its charts with JavaScript; it is switched off.</noscript>
+{config}
+{scripts}
+<script defer id="_dash-app" src="{script}"></script>
+<script defer id="_dash-renderer" src="{renderer}"></script>
+<script defer src="{plotly}" id="plotly"></script>
+</body>
+</html>
+"""
+
+
+def create_app(settings: Settings, store=None) -> Dashboard:
+    """Return the dashboard; nothing is connected to before the first request.
+
+    `store` replaces the one that DATABASE_URL names.
+    """
+    store = store or _store(settings)
+    logging.getLogger("mltrading_dashboard").setLevel(settings.log_level.upper())
+    server = flask.Flask("mltrading_dashboard", static_folder=None)
+    server.config["COMPRESS_ALGORITHM"] = ["br", "gzip"]
+    server.config["COMPRESS_BR_LEVEL"] = 4
+    # Dash adds a route for its assets at the same address; the first one wins.
+    assets.serve(server)
+    app = Dashboard(
+        name="mltrading_dashboard",
+        server=server,
+        compress=True,
+        include_assets_files=False,
+        use_pages=False,
+        enable_mcp=False,
+        suppress_callback_exceptions=False,
+        update_title="",
+        title="ML Trading",
+        add_log_handler=False,
+        on_error=_report,
+    )
+    app.data = Data(store, ttl=settings.cache_ttl_seconds, clock=time.monotonic)
+    app.layout = _frame()
+    app.validation_layout = html.Div(
+        [_frame(), *(part for page in routes.REGISTERED for part in page.skeleton())]
+    )
+    _register(app)
+    for page in routes.REGISTERED:
+        page.register(app, app.data)
+    security.protect(server, app, app.csp_hashes())
+    telemetry.label(server)
+    if settings.debug:
+        app.enable_dev_tools(debug=True, dev_tools_hot_reload=False)
+    return app
+
+
+def create_server(settings: Settings, store=None):
+    """Return the WSGI application: probes and metrics first, then the dashboard."""
+    # prometheus-client decides on import where it counts: not before it is needed.
+    from mltrading_health import Metrics
+
+    store = store or _store(settings)
+    app = create_app(settings, store)
+    health = create_health(settings, store)
+    return wsgi(app.server.wsgi_app, health, Metrics(), route=telemetry.route)
+
+
+def create_health(settings: Settings, store) -> Health:
+    """Return what this service answers about itself."""
+    health = Health(
+        "dashboard",
+        version=__version__,
+        release=settings.release,
+        artefact=settings.artefact,
+        commit=settings.commit,
+        runtime_dir=settings.runtime_dir,
+    )
+    health.check("database", store.ping, timeout=2.0)
+    health.check("memory_usage", memory_check(), ttl=15.0, critical=False)
+    folder = settings.runtime_dir or "."
+    health.check("disk_space", disk_check(folder), ttl=30.0, critical=False)
+    return health
+
+
+def _store(settings: Settings):
+    return open_store(settings.database_url, pool_size=settings.database_pool_size)
+
+
+def _frame():
+    return html.Div(
+        [
+            dcc.Location(id="url", refresh=False),
+            dcc.Store(id="scheme"),
+            dcc.Store(id="title"),
+            html.Div(id="app"),
+        ]
+    )
+
+
+def _register(app: Dashboard) -> None:
+    # The browser says which theme it shows before the first page is asked for.
+    app.clientside_callback(
+        ClientsideFunction("mltrading", "scheme"),
+        Output("scheme", "data"),
+        Input("url", "search"),
+    )
+
+    @app.callback(
+        Output("app", "children"),
+        Output("title", "data"),
+        Input("url", "pathname"),
+        Input("url", "search"),
+        Input("scheme", "data"),
+    )
+    def page(pathname, search, scheme):
+        scheme = scheme if scheme in THEMES else THEMES[0]
+        rendered = routes.render(parse(pathname, search), app.data, scheme)
+        return rendered.children, rendered.title
+
+    app.clientside_callback(
+        ClientsideFunction("mltrading", "title"), Input("title", "data")
+    )
+
+
+def _report(error: Exception) -> None:
+    """Log an error that no page foresaw, and say so where the page would be."""
+    reference = secrets.token_hex(4)
+    log.error("callback failed, reference %s", reference, exc_info=error)
+    set_props("app", {"children": [html.Main(notices.fault(reference), id="main")]})
+
+
+def _without_versions(match: re.Match) -> str:
+    config = json.loads(match[2])
+    told = {name: value for name, value in config.items() if name not in UNTOLD}
+    return match[1] + json.dumps(told, separators=(",", ":")) + match[3]

@@ -1,0 +1,1 @@
+"""Figures: frame in, plain dict out. No store, no clock, no page."""

@@ -1,0 +1,38 @@
+"""How gunicorn runs us: --config python:mltrading_dashboard.gunicorn_conf."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+from mltrading_dashboard.settings import Settings
+from mltrading_health.gunicorn import install
+
+settings = Settings.from_environ(os.environ)
+
+worker_class = "gthread"
+workers = settings.workers
+threads = settings.threads
+timeout = 120
+graceful_timeout = 30
+keepalive = 5
+# The app is imported once, in the master; workers share its memory.
+preload_app = True
+# gunicorn would open a control socket in the home folder.
+control_socket_disable = True
+# Workers touch a file here to say that they live: in memory, so that a slow disk
+# makes none of them look dead.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nosec B108
+accesslog = None
+errorlog = "-"
+loglevel = settings.log_level
+
+
+def pre_fork(server, worker) -> None:
+    """Move what is loaded out of the collector's reach, so that it stays shared."""
+    gc.collect()
+    gc.freeze()
+
+
+install(globals())

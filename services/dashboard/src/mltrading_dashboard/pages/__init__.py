@@ -1,0 +1,1 @@
+"""Pages: `layout(view, data, scheme)`, and `register(app, data)` for callbacks."""

@@ -1,0 +1,51 @@
+"""Which page answers which view, under which HTTP status and title."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mltrading_dashboard import notices, shell
+from mltrading_dashboard.data import Data
+from mltrading_dashboard.pages import charts, missing, overview
+from mltrading_dashboard.state import ViewState
+from mltrading_marketdata import StoreError
+
+PAGES = {"overview": overview, "charts": charts, "missing": missing}
+REGISTERED = (overview, charts)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A page that is ready to be sent."""
+
+    title: str
+    children: list
+
+
+def render(view: ViewState, data: Data, scheme: str) -> Rendered:
+    """Return the page of a view; a store that fails gives a page that says so."""
+    try:
+        provenance = data.provenance()
+        content = PAGES[view.page].layout(view, data, scheme)
+    except StoreError:
+        provenance, content = None, [notices.unavailable()]
+    return Rendered(title(view), shell.shell(view, scheme, provenance, content))
+
+
+def status(view: ViewState, data: Data) -> int:
+    """Return the HTTP status that a direct load of a view deserves."""
+    if view.page == "missing":
+        return 404
+    try:
+        known = data.symbols().index
+    except StoreError:
+        return 503
+    named = view.page == "charts" and view.symbol is not None
+    return 404 if named and view.symbol not in known else 200
+
+
+def title(view: ViewState) -> str:
+    """Return the title of the browser's tab."""
+    name = {"overview": "Overview", "charts": "Charts", "missing": "Not found"}
+    parts = [view.symbol, name[view.page], shell.BRAND]
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,116 @@
+"""What the dashboard is told from outside: read once, checked, frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+TRUE = ("1", "true", "yes", "on")
+FALSE = ("0", "false", "no", "off")
+
+
+class SettingsError(ValueError):
+    """A variable is missing or holds a value that is not allowed."""
+
+    def __init__(self, name: str, value: str | None, allowed: str) -> None:
+        seen = "is not set" if value is None else f"is {value!r}"
+        super().__init__(f"{name} {seen}; allowed: {allowed}")
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one process.
+
+    `database_url` carries a password, so it is left out of the repr.
+    """
+
+    environment: str
+    database_url: str = field(repr=False)
+    debug: bool = False
+    database_pool_size: int = 5
+    cache_ttl_seconds: int = 300
+    log_level: str = "info"
+    release: str = "dev"
+    artefact: str = ""
+    commit: str = ""
+    runtime_dir: Path | None = None
+    workers: int = 2
+    threads: int = 4
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read and check every variable.
+
+        Raises SettingsError, which names the variable, its value and what is allowed.
+        """
+        read = _Reader(environ)
+        environment = read.text("ENVIRONMENT", "local", r"[a-z][a-z0-9-]{0,31}")
+        debug = read.flag("DASH_DEBUG", False)
+        if debug and environment == "prod":
+            raise SettingsError("DASH_DEBUG", environ["DASH_DEBUG"], "false in prod")
+        runtime_dir = environ.get("MLTRADING_RUNTIME_DIR", "")
+        return cls(
+            environment=environment,
+            database_url=read.database("DATABASE_URL"),
+            debug=debug,
+            database_pool_size=read.number("DATABASE_POOL_SIZE", 5, 1, 100),
+            cache_ttl_seconds=read.number("CACHE_TTL_SECONDS", 300, 0, 86_400),
+            log_level=read.choice("LOG_LEVEL", "info", LOG_LEVELS),
+            release=read.text("MLTRADING_RELEASE", "dev", r"[\w.:+-]{1,64}"),
+            artefact=read.text("MLTRADING_ARTEFACT", "", r"[\w.:+-]{0,128}"),
+            commit=read.text("MLTRADING_COMMIT", "", r"[0-9a-fA-F]{0,64}"),
+            runtime_dir=Path(runtime_dir) if runtime_dir else None,
+            workers=read.number("WEB_WORKERS", 2, 1, 64),
+            threads=read.number("WEB_THREADS", 4, 1, 64),
+        )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    environ: Mapping[str, str]
+
+    def text(self, name: str, default: str, pattern: str) -> str:
+        value = self.environ.get(name, default)
+        if not re.fullmatch(pattern, value):
+            raise SettingsError(name, value, f"text like {pattern}")
+        return value
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self.environ.get(name, default).lower()
+        if value not in allowed:
+            raise SettingsError(name, self.environ[name], ", ".join(allowed))
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        both = TRUE + FALSE
+        return self.choice(name, TRUE[0] if default else FALSE[0], both) in TRUE
+
+    def number(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.environ.get(name, str(default))
+        return _bounded(value, low, high, lambda a: SettingsError(name, value, a))
+
+    def database(self, name: str) -> str:
+        allowed = f"a URL that starts with {', '.join(SCHEMES)}"
+        if name not in self.environ:
+            raise SettingsError(name, None, allowed)
+        url = self.environ[name]
+        scheme = urlsplit(url).scheme
+        if scheme not in SCHEMES:
+            # Only the scheme is shown: the rest may hold a password.
+            raise SettingsError(name, f"{scheme}://…", allowed)
+        return url
+
+
+def _bounded(
+    value: str, low: int, high: int, error: Callable[[str], SettingsError]
+) -> int:
+    allowed = f"a whole number from {low} to {high}"
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+        raise error(allowed)
+    return int(value)

@@ -1,0 +1,159 @@
+"""The view that a URL names, and the URL that names a view.
+
+The URL is the only state: the path says which page and symbol, the query says how they
+are shown. `parse` accepts anything and never raises; what it cannot use it reports in
+`problems` and replaces by the default.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+THEMES = ("dark", "light")
+KINDS = ("candles", "ohlc", "line")
+AVERAGES = (20, 50)
+RANGES = {
+    "overview": ("1M", "3M", "6M", "1Y", "All"),
+    "charts": ("1M", "3M", "6M", "1Y", "3Y", "All"),
+    "missing": ("1Y",),
+}
+DEFAULT_RANGE = {"overview": "3M", "charts": "1Y", "missing": "1Y"}
+SORT_KEYS = ("symbol", "sector", "last", "change", "period", "volume")
+SORTS = SORT_KEYS + tuple(f"-{key}" for key in SORT_KEYS)
+LONGEST = 40
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A query value that was not usable."""
+
+    name: str
+    value: str
+    shown: str
+    allowed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """One view of one page; two equal states look the same."""
+
+    page: str = "overview"
+    symbol: str | None = None
+    range: str = DEFAULT_RANGE["overview"]
+    kind: str = "candles"
+    averages: tuple[int, ...] = AVERAGES
+    sort: str = "symbol"
+    sector: str | None = None
+    theme: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+def parse(pathname: object, search: object) -> ViewState:
+    """Return the view that a path and a query string name.
+
+    Total: any two objects give a ViewState.
+    """
+    page, symbol = _page(pathname)
+    query = _Query.of(search)
+    ranges = {name.lower(): name for name in RANGES[page]}
+    return ViewState(
+        page=page,
+        symbol=symbol,
+        range=query.one("r", ranges, DEFAULT_RANGE[page]),
+        kind=query.one("type", {k: k for k in KINDS}, "candles"),
+        averages=query.averages("sma"),
+        sort=query.one("sort", {s: s for s in SORTS}, "symbol"),
+        sector=query.text("sector"),
+        theme=query.one("theme", {t: t for t in THEMES}, None),
+        problems=tuple(query.problems),
+    )
+
+
+def to_url(view: ViewState) -> str:
+    """Return the shortest URL that `parse` turns back into `view`."""
+    pairs = []
+    if view.sector:
+        pairs.append(("sector", view.sector))
+    if view.sort != "symbol":
+        pairs.append(("sort", view.sort))
+    if view.range != DEFAULT_RANGE[view.page]:
+        pairs.append(("r", view.range))
+    if view.kind != "candles":
+        pairs.append(("type", view.kind))
+    if view.averages != AVERAGES:
+        pairs.append(("sma", ",".join(map(str, view.averages)) or "none"))
+    if view.theme:
+        pairs.append(("theme", view.theme))
+    query = urlencode(pairs, safe=",", quote_via=quote)
+    return _path(view) + (f"?{query}" if query else "")
+
+
+def _path(view: ViewState) -> str:
+    if view.page == "overview":
+        return "/"
+    if view.page == "charts":
+        return f"/charts/{quote(view.symbol, safe='')}" if view.symbol else "/charts"
+    return "/missing"
+
+
+def _page(pathname: object) -> tuple[str, str | None]:
+    if not isinstance(pathname, str):
+        return "missing", None
+    parts = [part for part in pathname.split("/") if part]
+    if not parts:
+        return "overview", None
+    if parts[0] == "charts" and len(parts) == 1:
+        return "charts", None
+    if parts[0] == "charts" and len(parts) == 2:
+        return "charts", unquote(parts[1]).strip().upper()[:LONGEST] or None
+    return "missing", None
+
+
+class _Query:
+    """The first value of each name in a query string, and what was wrong with it."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values = values
+        self.problems: list[Problem] = []
+
+    @classmethod
+    def of(cls, search: object) -> _Query:
+        if not isinstance(search, str):
+            return cls({})
+        try:
+            pairs = parse_qsl(search.lstrip("?"), max_num_fields=40)
+        except ValueError:  # more fields than anybody's link has
+            pairs = []
+        return cls(dict(reversed(pairs)))
+
+    def one(self, name, allowed: dict[str, str], default):
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if value.lower() in allowed:
+            return allowed[value.lower()]
+        self._problem(name, value, default or "the default", tuple(allowed.values()))
+        return default
+
+    def averages(self, name: str) -> tuple[int, ...]:
+        value = self.values.get(name)
+        if value is None:
+            return AVERAGES
+        if value == "none":
+            return ()
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        known = {str(n): n for n in AVERAGES}
+        wrong = [part for part in parts if part not in known]
+        if wrong or not parts:
+            allowed = tuple(known) + ("none",)
+            self._problem(name, ",".join(wrong), "the others", allowed)
+        return tuple(n for n in AVERAGES if str(n) in parts)
+
+    def text(self, name: str) -> str | None:
+        value = re.sub(r"\s+", " ", self.values.get(name, "")).strip()
+        return value[:LONGEST].strip() or None
+
+    def _problem(self, name, value, shown, allowed) -> None:
+        self.problems.append(Problem(name, value[:LONGEST], shown, allowed))

@@ -1,0 +1,65 @@
+"""A dashboard on the sample data, and bars made up for the pure parts."""
+
+import pytest
+
+from mltrading_dashboard.app import create_app
+from mltrading_dashboard.data import Data
+from mltrading_dashboard.settings import Settings
+from mltrading_marketdata import Unavailable, open_store
+from mltrading_marketdata.preparation import prepare
+from mltrading_marketdata.url import parse as parse_url
+from tests.dashboard.bars import made_bars
+
+
+@pytest.fixture(scope="session")
+def database_url(tmp_path_factory):
+    url = f"sqlite:///{tmp_path_factory.mktemp('data')}/sample.db"
+    prepare(parse_url(url), seed="sample")
+    return url
+
+
+@pytest.fixture(scope="session")
+def store(database_url):
+    with open_store(database_url) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def data(store):
+    return Data(store, ttl=600, clock=lambda: 0.0)
+
+
+@pytest.fixture(scope="session")
+def app(store):
+    return create_app(Settings("test", "sqlite:///not-opened.db"), store)
+
+
+@pytest.fixture
+def client(app):
+    return app.server.test_client()
+
+
+class NoAnswer:
+    """A store whose database is gone."""
+
+    def __getattr__(self, name):
+        def refuse(*args, **kwargs):
+            raise Unavailable("the database does not answer")
+
+        return refuse
+
+
+@pytest.fixture
+def no_answer():
+    return NoAnswer()
+
+
+@pytest.fixture
+def down(no_answer):
+    app = create_app(Settings("test", "sqlite:///not-opened.db"), no_answer)
+    return app.server.test_client()
+
+
+@pytest.fixture
+def bars():
+    return made_bars(600)

@@ -1,0 +1,295 @@
+import json
+import re
+
+import pytest
+from werkzeug.test import Client
+
+from mltrading_dashboard import assets, security
+from mltrading_dashboard.app import create_app, create_server
+from mltrading_dashboard.settings import Settings
+
+PAGE = "..app.children...title.data.."
+JSON = {"content-type": "application/json"}
+
+
+def page_request(pathname, search="", scheme="dark"):
+    return {
+        "output": PAGE,
+        "outputs": [
+            {"id": "app", "property": "children"},
+            {"id": "title", "property": "data"},
+        ],
+        "inputs": [
+            {"id": "url", "property": "pathname", "value": pathname},
+            {"id": "url", "property": "search", "value": search},
+            {"id": "scheme", "property": "data", "value": scheme},
+        ],
+        "changedPropIds": ["url.pathname"],
+    }
+
+
+def zoom_request(moved, pathname="/charts/AAPL"):
+    return {
+        "output": "price.figure",
+        "outputs": {"id": "price", "property": "figure"},
+        "inputs": [{"id": "window", "property": "data", "value": moved}],
+        "state": [
+            {"id": "url", "property": "pathname", "value": pathname},
+            {"id": "url", "property": "search", "value": ""},
+            {"id": "scheme", "property": "data", "value": "dark"},
+        ],
+        "changedPropIds": ["window.data"],
+    }
+
+
+def ask(client, body):
+    return client.post(security.CALLBACKS, json=body)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("/", 200),
+        ("/charts", 200),
+        ("/charts/AAPL?r=3Y", 200),
+        ("/charts/msft", 200),
+        ("/?r=nonsense", 200),
+        ("/charts/NOPE", 404),
+        ("/no/such/page", 404),
+        ("/missing", 404),
+        ("/assets/nothing.js", 404),
+        ("/assets/../app.py", 404),
+    ],
+)
+def test_the_status_says_what_the_page_says(client, url, status):
+    assert client.get(url).status_code == status
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("pathname", "search", "text"),
+    [
+        ("/", "", "Analyze AAPL"),
+        ("/", "?sector=Communication%20Services", "Analyze GOOG"),
+        ("/", "?sector=Nothing", "is not a sector"),
+        ("/", "?sort=-volume&r=All", "Performance"),
+        ("/charts", "", "AAPL chart"),
+        ("/charts/IBM", "?type=ohlc&sma=none", "IBM chart"),
+        ("/charts/IBM", "?r=9Q", "is not a value of r"),
+        ("/charts/NOPE", "", "is not a symbol here"),
+        ("/elsewhere", "", "Page not found"),
+    ],
+)
+def test_every_page_is_rendered(client, pathname, search, text):
+    answer = ask(client, page_request(pathname, search))
+    assert answer.status_code == 200
+    assert text in answer.text
+
+
+def test_a_sector_filters_the_rows(client):
+    text = ask(client, page_request("/", "?sector=Communication%20Services")).text
+    assert "Analyze FB" in text and "Analyze IBM" not in text
+
+
+@pytest.mark.parametrize("pathname", ["/", "/charts/AAPL"])
+def test_a_database_that_is_gone_is_said_plainly(down, pathname):
+    page = down.get(pathname)
+    body = ask(down, page_request(pathname))
+    assert page.status_code == 503 and page.headers["Retry-After"]
+    assert "Market data is unavailable" in body.text
+    assert "Traceback" not in body.text
+
+
+def test_an_error_nobody_foresaw_is_logged_and_shown(store, caplog):
+    app = create_app(Settings("test", "sqlite:///not-opened.db"), store)
+    app.data.bars = lambda symbol: 1 / 0
+    answer = ask(app.server.test_client(), page_request("/"))
+    reference = caplog.records[-1].getMessage().split()[-1]
+    assert reference in answer.text
+    assert "ZeroDivisionError" not in answer.text
+
+
+def test_zooming_in_gives_finer_bars(client):
+    wide = ask(client, zoom_request({"left": 0, "right": 3270})).text
+    near = ask(client, zoom_request({"left": 3000, "right": 3100})).text
+    assert " \\u2013 " in wide and " \\u2013 " not in near
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [None, {}, [], "left", {"left": "a", "right": 2}, {"left": 1}, {"left": True}],
+)
+def test_a_move_that_is_none_changes_nothing(client, moved):
+    assert ask(client, zoom_request(moved)).status_code == 204
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "-1e30"])
+def test_a_move_beyond_numbers_changes_nothing(client, number):
+    body = json.dumps(zoom_request({"left": 0, "right": 77})).replace("77", number)
+    answer = client.post(security.CALLBACKS, data=body, headers=JSON)
+    assert answer.status_code == 204
+
+
+def test_zooming_a_symbol_that_is_not_there_is_no_crash(client):
+    answer = ask(client, zoom_request({"left": 0, "right": 9}, "/charts/NOPE"))
+    assert answer.status_code == 204
+
+
+FORGED = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b"3",
+    b"{}",
+    b'{"output": 3}',
+    b'{"output": ["app.children"]}',
+    b'{"output": "app.children"}',
+    b'{"output": "price.figure"}',
+    b'{"output": "price.figure", "inputs": 1, "state": {}}',
+    b'{"output": "url.search"}',
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("body", FORGED)
+def test_a_forged_callback_is_the_senders_fault(client, body):
+    answer = client.post(security.CALLBACKS, data=body, headers=JSON)
+    assert 400 <= answer.status_code < 500
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("outputs", []),
+        ("outputs", {"id": "app", "property": "children"}),
+        ("outputs", [{"id": {"a": 1}, "property": "x"}] * 2),
+        ("inputs", []),
+        ("inputs", [[{"id": "url", "property": "pathname"}]]),
+        ("inputs", [{"id": "url"}] * 3),
+        ("state", [{"id": "url", "property": "search", "value": ""}]),
+        ("changedPropIds", "url.pathname"),
+        ("changedPropIds", [{}]),
+    ],
+)
+def test_a_callback_with_another_shape_is_refused(client, key, value):
+    answer = ask(client, {**page_request("/"), key: value})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("value", [None, 7, [], {"a": 1}, "x" * 5_000, "//", "%"])
+def test_any_value_in_a_callback_gives_a_page(client, value):
+    answer = ask(client, page_request(value, value, value))
+    assert answer.status_code == 200
+
+
+def test_a_body_beyond_the_limit_is_refused(client):
+    body = {**page_request("/"), "more": "x" * security.LARGEST_BODY}
+    assert ask(client, body).status_code == 413
+
+
+def test_a_callback_that_is_not_json_is_refused(client):
+    assert client.post(security.CALLBACKS, data="a=1").status_code == 415
+
+
+@pytest.mark.parametrize("url", ["/", "/charts/NOPE", "/assets/nothing", "/none"])
+def test_every_answer_carries_the_headers(client, url):
+    headers = client.get(url).headers
+    assert {name: headers[name] for name in security.HEADERS} == security.HEADERS
+    policy = headers["Content-Security-Policy"]
+    scripts = policy.split("script-src ")[1].split(";")[0]
+    assert "unsafe" not in scripts and "frame-ancestors 'none'" in policy
+
+
+def test_no_version_is_told_and_no_script_is_inline(client):
+    text = client.get("/").text
+    assert "python_version" not in text and "dash_version" not in text
+    inline = re.findall(r"<script(?![^>]* src=)[^>]*>", text)
+    assert inline == ['<script id="_dash-config" type="application/json">']
+
+
+def test_the_page_names_language_title_and_theme(client):
+    text = client.get("/charts/AAPL?theme=light").text
+    assert '<html lang="en" data-theme="light">' in text
+    assert "<title>AAPL · Charts · ML Trading</title>" in text
+
+
+def test_what_was_typed_is_escaped(client):
+    text = client.get("/charts/%3Cscript%3Ealert(1)%3C%2Fscript%3E").text
+    assert "<SCRIPT>" not in text.upper().replace("<SCRIPT ", "")
+
+
+@pytest.mark.parametrize("name", [assets.STYLE, assets.SCRIPT, assets.PLOTLY])
+def test_a_file_is_kept_for_a_year_under_its_own_address_only(client, name):
+    kept = client.get(assets.url(name))
+    assert kept.cache_control.max_age == assets.YEAR
+    if name != assets.PLOTLY:
+        assert client.get(f"/assets/{name}?v=old").cache_control.max_age is None
+
+
+def test_the_packed_plotly_is_the_plain_one():
+    import brotli
+
+    plain = (assets.FOLDER / assets.PLOTLY).read_bytes()
+    assert brotli.decompress((assets.FOLDER / f"{assets.PLOTLY}.br").read_bytes()) == (
+        plain
+    )
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip"])
+def test_answers_are_compressed(client, coding):
+    for url in ("/", assets.url(assets.STYLE), assets.url(assets.PLOTLY)):
+        answer = client.get(url, headers={"Accept-Encoding": coding})
+        assert answer.headers["Content-Encoding"] == coding
+        answer.close()
+
+
+def outputs_of(callback):
+    if callback["no_output"]:
+        return set()
+    parts = callback["output"].strip(".").split("...")
+    return {part.split("@")[0] for part in parts}
+
+
+def test_no_event_of_a_chart_can_write_the_path(app):
+    fed = {"clickData", "relayoutData", "hoverData", "selectedData"}
+    # The function `moved` of app.js answers relayoutData by setting window.data.
+    reached = {"price.relayoutData", "window.data"}
+    for callback in app._callback_list:
+        inputs = {f"{i['id']}.{i['property']}" for i in callback["inputs"]}
+        if {name.rsplit(".")[-1] for name in inputs} & fed or inputs & reached:
+            reached |= outputs_of(callback)
+    assert "url.search" in reached
+    assert not {"url.pathname", "url.href"} & reached
+
+
+def test_every_callback_names_components_that_exist(app):
+    ids = {part.id for part in app.validation_layout._traverse() if hasattr(part, "id")}
+    for callback in app._callback_list:
+        named = {i["id"] for i in callback["inputs"] + callback["state"]}
+        named |= {output.split(".")[0] for output in outputs_of(callback)}
+        assert named <= ids
+
+
+@pytest.mark.smoke
+def test_probes_answer_before_the_dashboard(store):
+    server = create_server(
+        Settings("test", "sqlite:///not-opened.db", release="r7"), store
+    )
+    client = Client(server)
+    assert client.get("/health").json["checks"]["database"] is True
+    assert client.get("/", buffered=True).headers["X-Release"] == "r7"
+    assert 'route="page overview"' in client.get("/metrics").text
+
+
+def test_importing_the_application_touches_nothing(monkeypatch):
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    app = create_app(Settings("test", "sqlite:////nowhere/at/all.db"))
+    assert app.server.test_client().get("/").status_code == 503
+
+
+def test_a_zoom_without_a_database_says_so(down):
+    answer = ask(down, zoom_request({"left": 0, "right": 99}))
+    assert answer.status_code == 200
+    assert "Market data is unavailable" in answer.text

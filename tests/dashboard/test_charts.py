@@ -1,0 +1,158 @@
+import copy
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from mltrading_dashboard import assets
+from mltrading_dashboard.charts.arrays import packed, unpacked
+from mltrading_dashboard.charts.axis import MOST_TICKS, date_ticks
+from mltrading_dashboard.charts.bucket import MOST_BARS, bucket_size, bucketed
+from mltrading_dashboard.charts.performance import performance_figure
+from mltrading_dashboard.charts.price import Window, price_figure
+from mltrading_dashboard.charts.sector import sector_figure
+from mltrading_dashboard.charts.sparkline import sparkline
+from mltrading_dashboard.charts.theme import DARK, LIGHT, THEMES
+from tests.dashboard.bars import made_bars
+
+
+def decoded(figure):
+    """Return the figure with its packed arrays as lists, for plotly's validation."""
+
+    def walk(part):
+        if isinstance(part, dict) and set(part) == {"dtype", "bdata"}:
+            return unpacked(part).tolist()
+        if isinstance(part, dict):
+            return {key: walk(value) for key, value in part.items()}
+        return [walk(item) for item in part] if isinstance(part, list) else part
+
+    return walk(copy.deepcopy(figure))
+
+
+def price(bars, window=None, kind="candles", averages=(20, 50), theme=DARK):
+    window = window or Window.last(len(bars), len(bars) - 252)
+    return price_figure(bars, window, kind=kind, averages=averages, theme=theme)
+
+
+def trace(figure, kind):
+    return next(t for t in figure["data"] if t["type"] == kind)
+
+
+@pytest.mark.parametrize("theme", THEMES.values(), ids=THEMES)
+@pytest.mark.parametrize("kind", ["candles", "ohlc", "line"])
+def test_plotly_accepts_the_price_figure(bars, kind, theme):
+    go.Figure(decoded(price(bars, kind=kind, theme=theme)))
+
+
+def test_plotly_accepts_the_other_figures(bars):
+    closes = {"A": bars["close"], "B": bars["close"] * 2}
+    colours = {"A": "#111111", "B": "#222222"}
+    go.Figure(decoded(performance_figure(closes, colours, LIGHT)))
+    go.Figure(decoded(sector_figure(pd.Series(["x", "y", "x"]), "x", LIGHT)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 30, 440, 5_000, 50_000])
+def test_never_more_candles_than_a_browser_draws_quickly(count):
+    figure = price(made_bars(count), Window.last(count, 0))
+    drawn = len(unpacked(trace(figure, "candlestick")["x"]))
+    assert 1 <= drawn <= MOST_BARS + 1
+
+
+def test_rising_bars_are_filled_and_falling_bars_are_hollow(bars):
+    candles = trace(price(bars), "candlestick")
+    assert candles["increasing"]["fillcolor"] == DARK.up
+    assert candles["decreasing"]["fillcolor"] == DARK.panel
+
+
+def test_volume_is_split_into_rising_and_falling_without_loss(bars):
+    up, down = (t for t in price(bars)["data"] if t["type"] == "bar")
+    drawn = np.concatenate([unpacked(up["y"]), unpacked(down["y"])])
+    assert drawn.sum() == pytest.approx(bars["volume"].iloc[-len(drawn) :].sum())
+
+
+def test_the_view_reaches_from_low_to_high(bars):
+    low, high = price(bars)["layout"]["yaxis"]["range"]
+    seen = bars.iloc[-252:]
+    assert low < seen["low"].min() and seen["high"].max() < high
+
+
+def test_an_average_needs_its_bars(bars):
+    figure = price(bars.iloc[:30], Window.last(30, 0))
+    lines = {t["name"]: len(unpacked(t["x"])) for t in figure["data"][3:]}
+    assert lines == {"SMA 20": 11, "SMA 50": 0}
+
+
+@pytest.mark.parametrize(
+    "window",
+    [Window(-1e8, 1e8), Window(1e8, 2e8), Window(-2e8, -1e8), Window(5, 5)],
+)
+def test_a_window_outside_the_bars_is_moved_to_them(bars, window):
+    drawn = unpacked(trace(price(bars, window), "candlestick")["x"])
+    assert 0 <= drawn.min() and drawn.max() <= len(bars) - 1
+
+
+def test_a_bucket_keeps_first_open_extremes_last_close_and_all_volume(bars):
+    joined = bucketed(bars, 0, 9, 5)
+    part = bars.iloc[5:10]
+    assert joined["open"].iloc[1] == part["open"].iloc[0]
+    assert joined["high"].iloc[1] == part["high"].max()
+    assert joined["low"].iloc[1] == part["low"].min()
+    assert joined["close"].iloc[1] == part["close"].iloc[-1]
+    assert joined["volume"].iloc[1] == part["volume"].sum()
+    assert joined["row"].tolist() == [2.0, 7.0]
+
+
+def test_a_bar_stays_in_its_bucket_when_the_view_moves(bars):
+    one, other = bucketed(bars, 100, 200, 7), bucketed(bars, 103, 200, 7)
+    assert one["row"].tolist()[1:] == pytest.approx(other["row"].tolist()[1:])
+
+
+def test_bucket_sizes_never_exceed_the_limit():
+    for count in range(1, 5_000):
+        assert -(-count // bucket_size(count)) <= MOST_BARS
+
+
+@pytest.mark.parametrize("count", [2, 5, 21, 63, 126, 252, 756, 3270, 20_000])
+def test_dates_are_labelled_without_crowding(count):
+    index = made_bars(count).index
+    rows, labels = date_ticks(index, (0, count - 1), (0, count - 1))
+    assert len(rows) == len(labels) == len(set(labels)) <= MOST_TICKS
+    assert count < 3 or rows
+
+
+def test_a_year_is_labelled_by_months(bars):
+    _, labels = date_ticks(bars.index, (348, 599), (348, 599))
+    assert labels[0] == "Apr 2012" and labels[-1] == "Mar 2013"
+
+
+def test_packed_arrays_come_back():
+    assert unpacked(packed([1.5, 2.5])).tolist() == [1.5, 2.5]
+
+
+def test_a_sparkline_has_the_colour_of_its_direction():
+    assert DARK.up in unquote(sparkline([1, 2], DARK))
+    assert DARK.down in unquote(sparkline([2, 1], DARK))
+    assert len(sparkline(range(5_000), DARK)) < 2_500
+
+
+def test_labels_at_the_line_ends_do_not_overlap(bars):
+    closes = {name: bars["close"] for name in "ABCDE"}
+    figure = performance_figure(closes, dict.fromkeys("ABCDE", "#123456"), DARK)
+    places = sorted(a["y"] for a in figure["layout"]["annotations"])
+    low, high = figure["layout"]["yaxis"]["range"]
+    assert min(np.diff(places)) >= (high - low) * 0.06
+
+
+@pytest.mark.parametrize("name", ["dark", "light"])
+def test_figures_and_style_sheet_share_their_colours(name):
+    css = Path(assets.FOLDER, assets.STYLE).read_text()
+    block = re.search(rf':root\[data-theme="{name}"\] {{(.*?)}}', css, re.S)[1]
+    variables = dict(re.findall(r"--(\w+): (#\w+);", block))
+    theme = THEMES[name]
+    for role in ("panel", "text", "muted", "line", "up", "down", "accent"):
+        assert variables[role] == getattr(theme, role), role
+    assert variables["hair"] == theme.grid

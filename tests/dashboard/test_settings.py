@@ -1,0 +1,52 @@
+import pytest
+
+from mltrading_dashboard.settings import Settings, SettingsError
+
+GOOD = {"DATABASE_URL": "postgresql://user:hush@host/db"}
+
+
+def test_defaults_are_for_this_machine():
+    settings = Settings.from_environ(GOOD)
+    assert (settings.environment, settings.debug, settings.threads) == (
+        "local",
+        False,
+        4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENVIRONMENT", "Prod!"),
+        ("DASH_DEBUG", "perhaps"),
+        ("DATABASE_URL", "mysql://user:hush@host/db"),
+        ("DATABASE_POOL_SIZE", "0"),
+        ("DATABASE_POOL_SIZE", "many"),
+        ("CACHE_TTL_SECONDS", "-1"),
+        ("LOG_LEVEL", "loud"),
+        ("MLTRADING_RELEASE", "a b"),
+        ("MLTRADING_COMMIT", "xyz"),
+        ("WEB_WORKERS", "1.5"),
+        ("WEB_THREADS", "1000"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(name, value):
+    with pytest.raises(SettingsError, match=f"{name} is .*; allowed: "):
+        Settings.from_environ({**GOOD, name: value})
+
+
+def test_a_missing_database_is_named():
+    with pytest.raises(SettingsError, match="DATABASE_URL is not set; allowed: "):
+        Settings.from_environ({})
+
+
+def test_debug_is_refused_in_prod():
+    with pytest.raises(SettingsError, match="false in prod"):
+        Settings.from_environ({**GOOD, "ENVIRONMENT": "prod", "DASH_DEBUG": "true"})
+
+
+def test_the_password_is_in_no_message():
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environ({"DATABASE_URL": "mysql://user:hush@host/db"})
+    assert "hush" not in str(error.value)
+    assert "hush" not in repr(Settings.from_environ(GOOD))

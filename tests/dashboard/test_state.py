@@ -1,0 +1,87 @@
+import itertools
+import random
+import string
+
+import pytest
+
+from mltrading_dashboard.state import (
+    AVERAGES,
+    KINDS,
+    RANGES,
+    SORTS,
+    ViewState,
+    parse,
+    to_url,
+)
+
+
+def parsed(url):
+    path, _, query = url.partition("?")
+    return parse(path, f"?{query}" if query else "")
+
+
+@pytest.mark.parametrize("theme", [None, "light", "dark"])
+@pytest.mark.parametrize("page", ["overview", "charts"])
+def test_every_view_survives_its_url(page, theme):
+    averages = [(), (20,), (50,), AVERAGES]
+    sectors = [None, "Health Care", "A&B=C?/#", "Ünïcode 100%"]
+    for span, kind, average, sort, sector in itertools.product(
+        RANGES[page], KINDS, averages, SORTS, sectors
+    ):
+        symbol = "BRK.B" if page == "charts" else None
+        view = ViewState(page, symbol, span, kind, average, sort, sector, theme)
+        assert parsed(to_url(view)) == view
+
+
+def test_any_text_parses_and_its_url_is_stable():
+    rng = random.Random(1)
+    letters = string.printable + "%2F%00éß🙂&=?#/"
+    for _ in range(2_000):
+        path = "/" + "".join(rng.choices(letters, k=rng.randrange(30)))
+        search = "?" + "".join(rng.choices(letters, k=rng.randrange(60)))
+        url = to_url(parse(path, search))
+        assert to_url(parsed(url)) == url
+
+
+@pytest.mark.parametrize("junk", [None, 3, [], {}, b"/", float("nan")])
+def test_what_is_not_text_is_a_missing_page_and_an_empty_query(junk):
+    assert parse(junk, junk) == ViewState("missing", range="1Y")
+
+
+@pytest.mark.parametrize(
+    ("path", "page", "symbol"),
+    [
+        ("/", "overview", None),
+        ("", "overview", None),
+        ("/charts", "charts", None),
+        ("/charts/", "charts", None),
+        ("/charts/aapl", "charts", "AAPL"),
+        ("/charts/BRK%2FB", "charts", "BRK/B"),
+        ("/charts/a/b", "missing", None),
+        ("/admin.php", "missing", None),
+    ],
+)
+def test_the_path_names_page_and_symbol(path, page, symbol):
+    view = parse(path, "")
+    assert (view.page, view.symbol) == (page, symbol)
+
+
+def test_defaults_make_a_bare_url():
+    assert to_url(ViewState()) == "/"
+    assert to_url(ViewState("charts", "AAPL", "1Y")) == "/charts/AAPL"
+
+
+def test_values_are_read_in_any_case():
+    assert parse("/charts/A", "?r=3y&type=OHLC").range == "3Y"
+
+
+@pytest.mark.parametrize("name", ["r", "type", "sort", "theme", "sma"])
+def test_a_bad_value_is_reported_and_replaced(name):
+    view = parse("/charts/A", f"?{name}=nonsense")
+    (problem,) = view.problems
+    assert (problem.name, problem.value) == (name, "nonsense")
+    assert problem.allowed
+
+
+def test_more_fields_than_a_link_has_are_not_read():
+    assert parse("/", "?" + "&".join(f"a{i}=1" for i in range(99))) == ViewState()
