@@ -7,12 +7,14 @@ failure.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +88,14 @@ class Store:
         path = (folder or home()) / "verdicts.db"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                connection = _connect(path, today)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:
-                _move_aside(path, warn)
-                connection = _connect(path, today)
+            with _alone(path.with_suffix(".lock")):
+                try:
+                    connection = _connect(path, today)
+                except sqlite3.OperationalError:
+                    raise
+                except sqlite3.DatabaseError:
+                    _move_aside(path, warn)
+                    connection = _connect(path, today)
         except (OSError, sqlite3.Error) as error:
             warn(f"no verdicts are kept: {path.parent}: {error}")
             return cls(None, today, warn)
@@ -164,6 +167,21 @@ def _say(text: str) -> None:
 
 def _checksum(key: str, value: str) -> str:
     return hashlib.sha256(f"{key}\n{value}".encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time open the store.
+
+    SQLite's busy time-out does not cover the change to WAL, and two that find a
+    broken store must not both move it aside.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _connect(path: Path, today: int) -> sqlite3.Connection:

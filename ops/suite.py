@@ -74,8 +74,9 @@ def run(
         Usage: no such kind of tests, or a Python is not found.
         StepFailed: a test failed, or none ran.
     """
-    named = python.split(",") if isinstance(python, str) else list(python or ())
-    pythons = [interpreter(name.strip(), root) for name in named if name.strip()]
+    asked = python.split(",") if isinstance(python, str) else list(python or ())
+    named = [name.strip() for name in asked if name.strip()]
+    pythons = [interpreter(name, root) for name in named]
     coverage = coverage and not kinds and not paths
     arguments = ["-m", markers(kinds)] if kinds else []
     arguments += ["-x"] if fail_fast else []
