@@ -34,8 +34,18 @@ class Result:
 
 
 def environ(changes: dict[str, str | Secret | None]) -> dict[str, str]:
-    """Return this process's environment with the changes applied."""
+    """Return this process's environment with the changes applied.
+
+    Where byte-code is not to be written beside the sources it goes to our cache
+    folder instead: compiling every tool anew costs seconds on each run.
+    """
     merged = dict(os.environ)
+    name = "PYTHONDONTWRITEBYTECODE"
+    if merged.get(name) and name not in changes:
+        from ops import cache
+
+        del merged[name]
+        merged.setdefault("PYTHONPYCACHEPREFIX", str(cache.home() / "bytecode"))
     for name, value in changes.items():
         if value is None:
             merged.pop(name, None)
