@@ -394,7 +394,7 @@ class Load:
         self._stop: asyncio.Event | None = None
         self._begun = threading.Event()
         self._outcome: Result | BaseException | None = None
-        self._thread = threading.Thread(target=self._main, name="load")
+        self._thread = threading.Thread(target=self._main, name="load", daemon=True)
 
     def start(self) -> Load:
         """Begin; return once requests are being sent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 import urllib.request
@@ -33,11 +34,13 @@ def measure(runs: int) -> dict[str, Any]:
                 timed(again, cwd=root, environ=environ)
                 idle.append(timed(back, cwd=root, environ=environ))
             client = Load(url, requests=requests(url)).start()
-            for _ in range(runs or 10):
-                checkout.change()
-                deploys.append(timed(again, cwd=root, environ=environ))
-                rollbacks.append(timed(back, cwd=root, environ=environ))
-            found = client.stop()
+            try:
+                for _ in range(runs or 10):
+                    checkout.change()
+                    deploys.append(timed(again, cwd=root, environ=environ))
+                    rollbacks.append(timed(back, cwd=root, environ=environ))
+            finally:
+                found = client.stop()
             rows = windows(found, switches(checkout))
             memory = memory_of(checkout)
         finally:
@@ -69,15 +72,20 @@ def measure(runs: int) -> dict[str, Any]:
 
 
 def requests(url: str) -> list[Request]:
-    """Return what browsers ask: pages, a probe, and the callback that draws."""
+    """Return what browsers ask: pages, their parts, and the callbacks that draw.
+
+    A visit is a page, its layout and dependencies, some assets, one or two callbacks.
+    """
     with urllib.request.urlopen(f"{url}_dash-dependencies") as answer:
         described = Answer(200, {}, answer.read())
     drawn = [
         Request("POST", probe.request.path, probe.request.body, probe.request.headers)
         for probe in callbacks(described, ["/", "/charts/AAPL"])
     ]
-    pages = [Request("GET", "/"), Request("GET", "/charts/AAPL")]
-    return [*pages, Request("GET", "/version"), *drawn]
+    with urllib.request.urlopen(url) as answer:
+        assets = re.findall(r'(?:href|src)="(/[^"]+)"', answer.read().decode())
+    gets = ["/", "/charts/AAPL", "/_dash-layout", "/_dash-dependencies", "/version"]
+    return [*(Request("GET", path) for path in [*gets, *assets[:5]]), *drawn]
 
 
 def switches(checkout: Checkout) -> list[tuple[float, str]]:

@@ -35,7 +35,6 @@ class Command:
     cwd: Path | None = None
     env: Mapping[str, str | Secret | None] = field(default_factory=dict)
     timeout: float = 600.0
-    title: str = ""
 
     def __str__(self) -> str:
         return " ".join(self.argv)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ops import environment as environments
 from ops import report
-from ops.delivery import by_whom
+from ops.delivery import acting, by_whom, load
 from ops.environment import Environment
 from ops.errors import OpsError, Refused, Usage
-from ops.rollout import recover
 from ops.targets.local import LocalTarget
+from ops.world import World
 
 
 def reset(name: str, *, yes: bool = False, dry_run: bool = False) -> None:
@@ -24,14 +23,14 @@ def reset(name: str, *, yes: bool = False, dry_run: bool = False) -> None:
     Raises:
         Refused: nobody confirmed, or nothing is deployed.
     """
-    environment = environments.load(name)
+    environment = load(name)
     target = LocalTarget(environment)
-    number = _current(target, environment)
     backup = _backup_path(environment)
     seed = f"{environment.seed} data put in" if environment.seed else "left empty"
     report.say(f"db-reset {environment.name}", "bold")
     report.step("skipped", "backup", str(backup))
     report.step("skipped", "reset", f"every bar and symbol removed, then {seed}")
+    _current(target.observe(), environment)
     if dry_run:
         report.say("  nothing was changed (--dry-run)")
         return
@@ -43,7 +42,7 @@ def reset(name: str, *, yes: bool = False, dry_run: bool = False) -> None:
         act("reset", ["reset"])
         act("seed", _prepare(environment))
 
-    _journalled(target, environment, "db-reset", number, work)
+    _journalled(target, environment, "db-reset", work)
     report.say(f"  the backup stays at {backup}")
 
 
@@ -64,34 +63,31 @@ def ingest(
             where="--path",
             allowed="a folder of <SYMBOL>.csv files",
         )
-    environment = environments.load(name)
+    environment = load(name)
     target = LocalTarget(environment)
-    number = _current(target, environment)
     arguments = ["ingest", "--source", source]
     if path:
         arguments += ["--path", str(Path(path).absolute())]
     if symbols:
         arguments += ["--symbols", symbols]
-    if not as_json:
-        report.say(f"ingest {environment.name}", "bold")
+    report.say(f"ingest {environment.name}", "bold")
     found: dict[str, Any] = {}
 
     def work(act: Callable[..., dict[str, Any]]) -> None:
         found.update(act("ingest", arguments))
 
-    _journalled(target, environment, "ingest", number, work)
+    _journalled(target, environment, "ingest", work)
     if as_json:
         report.as_json(found)
 
 
-def _current(target: LocalTarget, environment: Environment) -> int:
-    number = target.observe().current
-    if number is None:
+def _current(world: World, environment: Environment) -> int:
+    if world.current is None:
         raise Refused(
             f"nothing is deployed on {environment.name}, so there is no database",
             next=f"inv deploy --env {environment.name}",
         )
-    return number
+    return world.current
 
 
 def _confirm(environment: Environment) -> None:
@@ -119,14 +115,11 @@ def _journalled(
     target: LocalTarget,
     environment: Environment,
     op: str,
-    number: int,
     work: Callable[[Callable[..., dict[str, Any]]], None],
 ) -> None:
     """Do data work with the lease held, each step told to the journal."""
-    by = by_whom()
-    target.take(op, by, 0.0, report.say)
-    try:
-        recover(target, environment, by)
+    with acting(target, environment, op, wait=0.0, dry_run=False) as world:
+        number = _current(world, environment)
         run = secrets.token_hex(4)
 
         def record(phase: str, step: str = "", **facts: Any) -> None:
@@ -136,23 +129,20 @@ def _journalled(
         def act(step: str, arguments: Sequence[str]) -> dict[str, Any]:
             record("intent", step)
             begun = time.monotonic()
-            facts = target.agent.data(
-                number, arguments, float(environment.budget.migrate)
-            )
+            budget = float(environment.budget.migrate)
+            facts = target.agent.data(number, arguments, budget)
             took = time.monotonic() - begun
             record("done", step, seconds=round(took, 3))
             report.step("ok", step, _summary(facts), took)
             return facts
 
-        record("begin", by=by)
+        record("begin", by=by_whom())
         try:
             work(act)
         except OpsError as error:
             record("end", outcome="failed", reason=error.what)
             raise
         record("end", outcome="good")
-    finally:
-        target.release()
 
 
 def _summary(facts: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import getpass
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from ops.environment import ROOT, Environment
 from ops.errors import Refused, StepFailed, Usage
 from ops.plan import Plan, plan_deploy, plan_down, plan_rollback, plan_up
 from ops.release import Release, config_digest, environment_hash, parse_number
-from ops.rollout import Rollout, Shipment, recover
+from ops.rollout import Rollout, Shipment, recover, signals_interrupt
+from ops.targets.agent import base_python
 from ops.targets.local import LocalTarget
 from ops.world import Host, World
 
@@ -43,10 +43,10 @@ def deploy(
 ) -> None:
     """Prove, build, stage, boot, gate, switch, smoke: the whole way to the users."""
     begun = time.monotonic()
-    environment = _load(name, port)
+    environment = load(name, port)
     target = LocalTarget(environment)
     report.say(f"deploy {environment.name}", "bold")
-    with _acting(target, environment, "a deploy", wait, dry_run) as world:
+    with acting(target, environment, "a deploy", wait, dry_run) as world:
         artefact = _prove_and_build(environment)
         shipment = _shipment(environment, target, world, artefact)
         plan = plan_deploy(world, shipment.release, environment, force=force)
@@ -56,6 +56,7 @@ def deploy(
         if not plan.empty:
             rollout.carry_out(plan)
         after = target.observe()
+        _keep_port(target, name, port)
     _confirm(plan, after)
     _ended(plan, target, rollout, begun, as_json)
 
@@ -71,10 +72,10 @@ def rollback(
     """Move traffic back to the last good release, or to the one named."""
     begun = time.monotonic()
     wanted = None if to is None else parse_number(to, "--to")
-    environment = _load(name)
+    environment = load(name)
     target = LocalTarget(environment)
     report.say(f"rollback {environment.name}", "bold")
-    with _acting(target, environment, "a rollback", wait, dry_run) as world:
+    with acting(target, environment, "a rollback", wait, dry_run) as world:
         plan = plan_rollback(world, environment, wanted)
         if _shown(plan, dry_run=dry_run, as_json=as_json):
             return
@@ -102,7 +103,7 @@ def status(name: str, *, as_json: bool = False) -> None:
     Raises:
         StepFailed: what should serve does not.
     """
-    environment = _load(name)
+    environment = load(name)
     target = LocalTarget(environment)
     world = target.observe()
     found = _status(environment, target, world)
@@ -126,27 +127,29 @@ def doctor(name: str, *, as_json: bool = False) -> None:
     """
     from ops import machine
 
-    environment = _load(name)
+    environment = load(name)
     extra = []
-    if environment.state.exists():
-        host = LocalTarget(environment).observe().hosts[0]
-        extra.append(_port_check(environment, host))
+    host = LocalTarget(environment).observe().hosts[0]
+    extra.append(_port_check(environment, host))
     machine.doctor(name, as_json=as_json, extra=extra)
 
 
 # The parts of acts --------------------------------------------------------------------
 
 
-def _load(name: str, port: str | None = None) -> Environment:
+def load(name: str, port: str | None = None) -> Environment:
     """Return an environment, with the port that was asked for."""
     environment = environments.load(name)
     if port is None:
         kept = environment.state / "state" / "port"
         try:
-            return dataclasses.replace(environment, port=int(kept.read_text()))
+            configured, chosen = map(int, kept.read_text().split())
         except (OSError, ValueError):
             return environment
-    if not port.isdigit() or int(port) > 65535:
+        # A port that was asked for holds until the file's own port is changed.
+        same = configured == environment.port
+        return dataclasses.replace(environment, port=chosen) if same else environment
+    if not port.isdecimal() or int(port) > 65535:
         raise Usage(
             f"{port} is not a port", where="--port", allowed="0 (a free one) to 65535"
         )
@@ -154,7 +157,7 @@ def _load(name: str, port: str | None = None) -> Environment:
 
 
 @contextmanager
-def _acting(
+def acting(
     target: LocalTarget,
     environment: Environment,
     doing: str,
@@ -165,29 +168,39 @@ def _acting(
     if dry_run:
         yield target.observe()
         return
-    target.take(doing, by_whom(), wait, report.say)
-    try:
-        yield recover(target, environment, by_whom())
-    finally:
-        target.release()
+    with signals_interrupt():
+        target.take(doing, by_whom(), wait, report.say)
+        try:
+            yield recover(target, environment, by_whom())
+        finally:
+            target.release()
 
 
 def _carry(
     name: str, doing: str, planner: Any, *, port: str | None = None, dry_run: bool
 ) -> None:
     begun = time.monotonic()
-    environment = _load(name, port)
+    environment = load(name, port)
     target = LocalTarget(environment)
     report.say(f"{doing} {environment.name}", "bold")
-    with _acting(target, environment, doing, 0.0, dry_run) as world:
+    with acting(target, environment, doing, 0.0, dry_run) as world:
         plan = planner(world, environment)
         if _shown(plan, dry_run=dry_run, as_json=False):
             return
         rollout = Rollout(target, environment, by_whom())
         if not plan.empty:
             rollout.carry_out(plan)
+        _keep_port(target, name, port)
     if doing == "up":
         _ended(plan, target, rollout, begun, as_json=False)
+
+
+def _keep_port(target: LocalTarget, name: str, asked: str | None) -> None:
+    """Remember a port that was asked for: `inv up` comes back on it."""
+    opened = target.agent.door().port
+    if asked is not None and opened is not None:
+        configured = environments.load(name).port
+        (target.agent.state / "port").write_text(f"{configured} {opened}\n")
 
 
 def _prove_and_build(environment: Environment) -> Artefact:
@@ -245,6 +258,7 @@ def _shipment(
         python=python,
         by=by_whom(),
         at=round(time.time(), 3),
+        secrets=tuple(n for n, value in values.items() if isinstance(value, Secret)),
     )
     environ = {
         name: value.value if isinstance(value, Secret) else value
@@ -258,7 +272,7 @@ def _shipment(
         tuple(artefact.wheels),
         artefact.requirements,
         environ,
-        python=getattr(sys, "_base_executable", None) or sys.executable,
+        python=base_python(),
         uv=_uv(),
     )
 
@@ -369,6 +383,7 @@ def _status(
         for each in host.slots
         if each.alive and each.number != world.current
     ]
+    holder, left = target.agent.lease.held_by(), world.history.open
     runs = [dataclasses.asdict(run) for run in world.history.runs[-8:]]
     return {
         "environment": environment.name,
@@ -381,9 +396,13 @@ def _status(
         "processes": list(slot.processes) if slot else [],
         "standby": standby,
         "kept": [f"v{each.number}" for each in host.slots if each.whole],
-        "front": {"pid": host.front.pid, "port": host.front.port},
-        "lease": target.agent.lease.held_by(),
-        "unfinished": world.history.open.id if world.history.open else None,
+        "front": {
+            "pid": host.front.pid,
+            "port": host.front.port,
+            "outdated": host.front.stale,
+        },
+        "lease": holder,
+        "unfinished": left.id if left and not holder else None,
         "torn_journal_lines": world.history.torn,
         "free_disk_mib": host.free_disk,
         "state": str(environment.state),
@@ -414,6 +433,8 @@ def _print_status(
     rows.append(("checks", checks or "none answered"))
     rows.append(("standby", ", ".join(found["standby"]) or "none"))
     rows.append(("kept", ", ".join(found["kept"]) or "none"))
+    if found["front"]["outdated"]:
+        rows.append(("door", "of an older checkout; inv down, inv up renews it"))
     rows.append(("lease", describe(found["lease"])))
     if found["unfinished"]:
         rows.append(("left", f"run {found['unfinished']}; the next act finishes it"))

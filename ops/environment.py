@@ -80,9 +80,9 @@ class Environment:
 def state_home(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of all environments' state, by the XDG convention."""
     if environ.get("MLTRADING_STATE"):
-        return Path(environ["MLTRADING_STATE"]).absolute()
+        return Path(environ["MLTRADING_STATE"]).resolve()
     base = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base).absolute() / "mltrading"
+    return Path(base).resolve() / "mltrading"
 
 
 def load(name: str, file: Path = FILE) -> Environment:

@@ -109,9 +109,11 @@ def _judge(run: Run, standing: dict[int, str], traffic: list[int]) -> None:
         }.get(run.outcome, "bad")
         if run.outcome == "good":
             traffic.append(run.release)
+        elif run.release in traffic:
+            traffic.remove(run.release)
     if run.op == "rollback" and run.outcome == "good":
-        # What was left behind is not offered by the next rollback.
-        if run.previous is not None and run.previous in standing:
+        # What was left behind going back is not offered by the next rollback.
+        if run.previous in standing and run.previous > run.release:
             standing[run.previous] = "bad"
         while traffic and traffic[-1] != run.release:
             if run.release not in traffic:

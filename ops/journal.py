@@ -28,6 +28,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.reserve = path.with_name("reserve")
+        self._events: list[Event] = []
+        self._offset = self._broken = 0
 
     def append(self, event: dict[str, Any]) -> None:
         """Write one event and wait until it is on the disk.
@@ -70,19 +72,40 @@ class Journal:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             # A torn tail is closed off, so that this line stands alone.
-            os.write(descriptor, (("\n" if torn else "") + text + "\n").encode())
+            line_bytes = (("\n" if torn else "") + text + "\n").encode()
+            before = os.fstat(descriptor).st_size
+            if os.write(descriptor, line_bytes) != len(line_bytes):
+                # A disk that fills up in the middle of a line takes half of it.
+                os.ftruncate(descriptor, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
     def events(self) -> tuple[tuple[Event, ...], int]:
-        """Return all whole events, and how many lines had to be passed over."""
+        """Return all whole events, and how many lines are torn, changed or missing.
+
+        Only what was written since the last call is read again.
+        """
         try:
-            lines = self.path.read_bytes().splitlines()
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                text = file.read()
         except FileNotFoundError:
             return (), 0
-        read = [_parse(line) for line in lines if line.strip()]
-        return tuple(event for event in read if event), read.count(None)
+        # A last line without its end may still be growing: not counted as read.
+        whole = text.rfind(b"\n") + 1
+        last = self._events[-1]["hash"] if self._events else START
+        for line in filter(None, text[:whole].splitlines()):
+            event = _parse(line)
+            if event is None:
+                self._broken += 1
+                continue
+            self._broken += event.get("prev") != last
+            last = event["hash"]
+            self._events.append(event)
+        self._offset += whole
+        return tuple(self._events), self._broken + (whole < len(text))
 
     def history(self) -> History:
         """Return the history that this journal tells."""

@@ -39,16 +39,17 @@ class Lease:
             Locked: somebody holds it; says who, since when and what they do.
         """
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        until = time.monotonic() + wait
+        # `inv status` asks by trying the lock: that moment is not a holder.
+        until = time.monotonic() + max(wait, 0.5)
         told = False
         while not _locked(descriptor):
             if time.monotonic() >= until:
                 os.close(descriptor)
                 raise self._refusal(wait)
-            if not told:
+            if wait and not told:
                 tell(f"waiting up to {wait:g} s: {describe(self.held_by())}")
                 told = True
-            time.sleep(0.1)
+            time.sleep(0.02)
         said = {"by": by, "doing": doing, "pid": os.getpid(), "since": time.time()}
         try:
             self.epoch = self._next_epoch()
@@ -104,6 +105,8 @@ def describe(holder: dict[str, Any] | None) -> str:
     """Return a sentence that says who holds the lease."""
     if holder is None:
         return "the lease is free"
+    if not holder["pid"]:
+        return "somebody has just taken the lease"
     since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
     alive = os.path.exists(f"/proc/{holder['pid']}") or not os.path.exists("/proc")
     ghost = "" if alive else " (ended; a step it started is still running)"

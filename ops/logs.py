@@ -6,6 +6,7 @@ import os
 import select
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ops import environment as environments
 from ops import report
@@ -38,8 +39,9 @@ def show(
         for line in _last(path, lines):
             _print(prefix.ljust(width), line, grep)
     if follow:
-        for prefix, line in _follow(files):
-            _print(prefix.ljust(width), line, grep)
+        for prefix, line in _follow(root, number):
+            if not _print(prefix.ljust(width), line, grep):
+                return
 
 
 def _files(root: Path, release: int | None) -> dict[str, Path]:
@@ -61,17 +63,23 @@ def _last(path: Path, lines: int) -> list[str]:
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - 400 * max(lines, 1)))
-        return file.read().decode(errors="replace").splitlines()[-lines:]
+        text = file.read().decode(errors="replace").splitlines()
+    return text[max(0, len(text) - lines) :]
 
 
-def _follow(files: dict[str, Path]) -> Iterator[tuple[str, str]]:
-    """Yield new lines of all files until the reader has had enough."""
-    opened = {prefix: path.open("rb") for prefix, path in files.items()}
-    for file in opened.values():
-        file.seek(0, os.SEEK_END)
-    part = dict.fromkeys(opened, b"")
+def _follow(root: Path, number: int | None) -> Iterator[tuple[str, str]]:
+    """Yield new lines of all logs, those of releases started later among them."""
+    opened: dict[str, BinaryIO] = {}
+    part: dict[str, bytes] = {}
+    first = True
     while True:
-        quiet = True
+        for prefix, path in _files(root, number).items():
+            if prefix not in opened:
+                opened[prefix] = path.open("rb")
+                part[prefix] = b""
+                if first:
+                    opened[prefix].seek(0, os.SEEK_END)
+        first, quiet = False, True
         for prefix, file in opened.items():
             text = part[prefix] + file.read()
             *whole, part[prefix] = text.split(b"\n")
@@ -84,6 +92,5 @@ def _follow(files: dict[str, Path]) -> Iterator[tuple[str, str]]:
             select.select([], [], [], 0.2)
 
 
-def _print(prefix: str, line: str, grep: str) -> None:
-    if grep in line:
-        report.data(f"{prefix} | {line}")
+def _print(prefix: str, line: str, grep: str) -> bool:
+    return report.data(f"{prefix} | {line}") if grep in line else True

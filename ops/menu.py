@@ -67,6 +67,10 @@ def contract_usage_errors() -> None:
         except ParseError as error:
             print(f"usage: {error}{_suggestion(self, error)}", file=sys.stderr)
             raise Exit(code=2) from None
+        except ValueError as error:
+            # A flag that takes a number was given something else.
+            print(f"usage: {error}\n  next: inv TASK --help", file=sys.stderr)
+            raise Exit(code=2) from None
 
     Program.parse_tasks = parse_tasks
 

@@ -63,6 +63,8 @@ def plan_deploy(
     number, previous = release.number, world.current
     for host in world.hosts:
         _refuse_unfit(host, environment)
+        if not force:
+            _refuse_lost_secret(host, release)
     if not force and all(_serves(host, release) for host in world.hosts):
         note = f"v{previous} already serves this artefact with this configuration"
         return Plan("deploy", environment.name, (), previous, previous, (note,))
@@ -113,19 +115,27 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
         return None
     notes = (f"{left.op} {left.id} of {left.by or 'somebody'} was left unfinished",)
     steps: list[Step] = []
-    moved = left.release is not None and world.current == left.release
+    ships = left.op in ("deploy", "rollback")
+    moved = ships and left.release is not None and world.current == left.release
+    previous = left.previous
+    if previous is None:
+        # The line that named it is lost: the last release that kept traffic.
+        others = [n for n in world.history.traffic if n != left.release]
+        previous = others[-1] if others else None
     for host in world.hosts:
-        if left.op in ("deploy", "rollback") and moved and left.release:
-            steps += _move(host, left.release, left.previous, environment, boot=None)
+        if moved and left.release is not None:
+            steps += _move(host, left.release, previous, environment, boot=None)
         elif left.op == "deploy" and left.release is not None:
             steps.append(_stop(host, left.release, environment))
+        elif left.op == "db-reset" and world.current is not None:
+            steps.append(_migrate(host, world.current, environment))
     release = left.release if moved else None
     return Plan(
         f"recover {left.op}",
         environment.name,
         tuple(steps),
         release,
-        left.previous,
+        previous,
         notes,
     )
 
@@ -143,7 +153,7 @@ def plan_up(world: World, environment: Environment) -> Plan:
         )
     steps: list[Step] = []
     for host in world.hosts:
-        _refuse_taken_port(host, environment)
+        _refuse_port(host, environment)
         slot = host.slot(host.current)
         if slot is None or not slot.alive:
             steps.append(_boot(host, world.current, environment))
@@ -188,14 +198,13 @@ def _prepare(host: Host, release: Release, environment: Environment) -> list[Ste
     return [
         Step("install", host.name, kept if have else made, number, budget.environment),
         Step("stage", host.name, f"unpack v{number}", number),
-        Step(
-            "migrate",
-            host.name,
-            "bring the database to the release's schema, after a backup if it changes",
-            number,
-            budget.migrate,
-        ),
+        _migrate(host, number, environment),
     ]
+
+
+def _migrate(host: Host, number: int, environment: Environment) -> Step:
+    text = "bring the database to the release's schema, after a backup if it changes"
+    return Step("migrate", host.name, text, number, environment.budget.migrate)
 
 
 def _move(
@@ -273,9 +282,20 @@ def _serves(host: Host, release: Release) -> bool:
     return wanted == (there.artefact, there.config, there.environment)
 
 
+def _refuse_lost_secret(host: Host, release: Release) -> None:
+    """Refuse to fall back, without a word, from a secret's value to a default."""
+    slot = host.slot(host.current)
+    had = slot.release.secrets if slot and slot.release else ()
+    lost = [name for name in had if name not in release.secrets]
+    if lost:
+        raise Refused(
+            f"{', '.join(lost)} was set for v{host.current} and is not set now",
+            where="the deployer's environment",
+            next=f"export {lost[0]}=…; or add --force to use the default",
+        )
+
+
 def _refuse_unfit(host: Host, environment: Environment) -> None:
-    if host.problems:
-        raise Refused("; ".join(host.problems), where=host.name, next="inv doctor")
     if host.free_disk < environment.budget.free_disk:
         raise Refused(
             f"{host.free_disk} MiB of disk are free",
@@ -283,10 +303,17 @@ def _refuse_unfit(host: Host, environment: Environment) -> None:
             allowed=f"at least {environment.budget.free_disk} MiB",
             next="free some space; inv status shows what is kept",
         )
-    _refuse_taken_port(host, environment)
+    _refuse_port(host, environment)
 
 
-def _refuse_taken_port(host: Host, environment: Environment) -> None:
+def _refuse_port(host: Host, environment: Environment) -> None:
+    open_on = host.front.port
+    if host.front.pid is not None and environment.port not in (0, open_on):
+        raise Refused(
+            f"the front door is open on port {open_on}, not {environment.port}",
+            where=host.name,
+            next=f"inv down; then inv up --port {environment.port}",
+        )
     if host.port_holder:
         raise port_taken(environment.port, host.port_holder)
 

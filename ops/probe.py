@@ -51,7 +51,10 @@ def callbacks(dependencies: Answer, paths: Sequence[str]) -> tuple[Probe, ...]:
     `dependencies` is the answer of `/_dash-dependencies`, the app's own description
     of its callbacks; the one that listens to the path draws the page.
     """
-    for callback in parsed(dependencies) or ():
+    described = parsed(dependencies)
+    if not isinstance(described, list):
+        return ()
+    for callback in filter(lambda each: isinstance(each, dict), described):
         inputs = callback.get("inputs", ())
         served = not callback.get("clientside_function")
         if served and any(each.get("property") == "pathname" for each in inputs):

@@ -18,7 +18,7 @@ class Release:
     """An artefact and a configuration under a number; never edited.
 
     `environment` is the hash of the locked dependencies and the interpreter: releases
-    with the same hash share one installed environment.
+    with the same hash share one installed environment. `secrets` are names only.
     """
 
     number: int
@@ -30,6 +30,7 @@ class Release:
     python: str
     by: str
     at: float
+    secrets: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,6 +47,7 @@ class Release:
             ValueError, TypeError, KeyError: the file is damaged.
         """
         fields: dict[str, Any] = json.loads(text)
+        fields["secrets"] = tuple(fields.get("secrets", ()))
         return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
 
 
@@ -56,7 +58,7 @@ def parse_number(text: str, flag: str) -> int:
         Usage: the text is neither.
     """
     digits = text.removeprefix("v")
-    if not digits.isdigit() or int(digits) == 0:
+    if not digits.isdecimal() or int(digits) == 0:
         raise Usage(
             f'"{text}" is not a release', where=flag, allowed="a number such as 7 or v7"
         )

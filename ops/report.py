@@ -37,23 +37,32 @@ def say(text: str = "", tone: str = "") -> None:
     print(colour(text, tone) if tone else text, file=sys.stderr, flush=True)
 
 
-def data(text: str) -> None:
-    """Print data: what the next program in a pipe reads."""
+def data(text: str) -> bool:
+    """Print data for the next program in a pipe; False when it reads no more."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         # The reader (head, say) has what it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+_printed: list[str] = []
 
 
 def as_json(value: Any) -> None:
-    """Print one JSON document."""
+    """Print the one JSON document of this command."""
+    _printed.append("json")
     data(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
 def error(problem: OpsError, *, as_json: bool = False) -> None:
-    """Print what, where, what is allowed and what to type next."""
-    if as_json:
+    """Print what, where, what is allowed and what to type next.
+
+    As JSON only where no document was printed yet: two are none to a reader.
+    """
+    if as_json and not _printed:
         data(json.dumps({"error": problem.as_json()}, indent=2, sort_keys=True))
         return
     say()

@@ -7,11 +7,13 @@ back. A deployer that dies half-way is finished by the next command: `recover`.
 
 from __future__ import annotations
 
+import errno
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,6 @@ class Rollout:
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     moved: bool = False
     booted: bool = False
-    notes: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def carry_out(self, plan: Plan) -> str:
@@ -72,14 +73,15 @@ class Rollout:
         recovering = plan.op.startswith("recover")
         self.moved = recovering and plan.release is not None
         try:
-            with _signals_interrupt():
-                if not recovering:
-                    self._record(plan, "begin", facts=self._facts(plan))
-                for step in plan.steps:
-                    self._perform(plan, step)
+            if not recovering:
+                self._record(plan, "begin", facts=self._facts(plan))
+            for step in plan.steps:
+                self._perform(plan, step)
+            with signals_wait():
                 self._record(plan, "end", facts={"outcome": _outcome(plan)})
-        except (OpsError, OSError, KeyboardInterrupt) as error:
-            with _signals_wait():
+        except BaseException as error:
+            # Whatever it is, a defect of ours too: users come first, then the trace.
+            with signals_wait():
                 self._put_back(plan, error)
         return _outcome(plan)
 
@@ -216,29 +218,24 @@ class Rollout:
 
     def _artefact(self, host: str, number: int) -> str:
         """Return the artefact that a release was made from."""
-        if self.shipment and self.shipment.release.number == number:
-            return self.shipment.release.artefact
-        for seen in self.target.observe().hosts:
-            slot = seen.slot(number)
-            if seen.name == host and slot and slot.release:
-                return slot.release.artefact
-        raise StepFailed(f"v{number} is not there any more", where=host)
+        record = self.target.record_of(host, number)
+        if record is None:
+            raise StepFailed(f"v{number} is not there any more", where=host)
+        return record.artefact
 
     # Failure ---------------------------------------------------------------------
 
     def _put_back(self, plan: Plan, error: BaseException) -> None:
         """Leave a good release in front of the users, then say what happened."""
-        interrupted = isinstance(error, KeyboardInterrupt)
+        doubt = ""
         try:
             if self.moved:
                 report.say("  putting traffic back", "yellow")
-                self._revert(plan)
+                doubt = self._revert(plan)
             if self._stops_new(plan):
+                budget = float(self.environment.budget.stop)
                 for host in {step.host for step in plan.steps}:
-                    self.target.act(
-                        host, "stop", number=plan.release,
-                        timeout=float(self.environment.budget.stop),
-                    )  # fmt: skip
+                    self.target.act(host, "stop", number=plan.release, timeout=budget)
         except (OpsError, OSError) as second:
             self._note_end(plan, "revert_failed", f"{error}; then: {second}")
             raise RevertFailed(
@@ -247,43 +244,64 @@ class Rollout:
                 detail=getattr(error, "detail", ""),
                 next=f"inv status --env {self.environment.name}; then inv rollback",
             ) from error
-        back = "reverted" if self.moved else "aborted"
-        outcome = "interrupted" if interrupted and not self.moved else back
-        self._note_end(plan, outcome, str(error) or "interrupted")
-        serves = self._serves(plan)
-        if interrupted:
-            raise Interrupted(f"interrupted; {serves}", next="inv status") from None
-        if isinstance(error, GateFailed):
-            error.args = (f"{error.what}; {serves}",)
-            error.what = error.args[0]
-            raise error
-        if isinstance(error, OpsError):
-            if self.moved:
-                raise GateFailed(
-                    f"{error.what}; {serves}", where=error.where, detail=error.detail
-                ) from None
-            error.what = f"{error.what}; {serves}"
-            raise error
-        raise StepFailed(
-            f"{getattr(error, 'strerror', '') or error}; {serves}",
-            where=str(getattr(error, "filename", "") or self.environment.state),
-            next="free some space and run it again; inv status shows what serves",
-        ) from None
+        interrupted = isinstance(error, KeyboardInterrupt)
+        outcome = "reverted" if self.moved else "aborted"
+        if interrupted and not self.moved:
+            outcome = "interrupted"
+        self._note_end(plan, outcome, str(error) or type(error).__name__)
+        raise self._explained(error, f"{self._serves()}{doubt}")
 
-    def _revert(self, plan: Plan) -> None:
-        for host in reversed(self.target.observe().hosts):
-            back = plan.previous
-            slot = host.slot(back)
-            if back is None or slot is None or not slot.whole:
-                if plan.op == "deploy" or back is None:
-                    self.target.act(host.name, "switch", number=None)
+    def _explained(self, error: BaseException, serves: str) -> BaseException:
+        """Return the error to end with: what happened, and what serves now."""
+        if isinstance(error, KeyboardInterrupt):
+            return Interrupted(f"interrupted; {serves}", next="inv status")
+        if isinstance(error, OSError):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            error = StepFailed(
+                error.strerror or str(error),
+                where=str(error.filename or self.environment.state),
+                next="free some space and run it again" if full else "inv doctor",
+            )
+        if not isinstance(error, OpsError):
+            report.say(f"  a defect of the engine: {error!r}; {serves}", "red")
+            return error
+        kind = GateFailed if self.moved else type(error)
+        return kind(
+            f"{error.what}; {serves}",
+            where=error.where,
+            allowed=error.allowed,
+            next=error.next,
+            detail=error.detail,
+        )
+
+    def _revert(self, plan: Plan) -> str:
+        """Move traffic back on every host; return what is doubtful about it.
+
+        A release that served well before and does not answer well now is doubtful,
+        but better than the one that was just found bad: something that both need,
+        the database perhaps, is not well.
+        """
+        doubts = []
+        budget = self.environment.budget
+        world = self.target.observe()
+        for host in reversed(world.hosts):
+            behind = [plan.previous, *reversed(world.history.traffic)]
+            whole = [slot.number for slot in host.slots if slot.whole]
+            fit = [n for n in behind if n in whole and n != plan.release]
+            if not fit:
+                self.target.act(host.name, "switch", number=None)
                 continue
-            if not slot.alive:
-                budget = float(self.environment.budget.boot)
-                self.target.act(host.name, "boot", number=back, timeout=budget)
-            self.target.act(host.name, "switch", number=back)
-            budget = float(self.environment.budget.gate)
-            self._gate(Step("gate", host.name, "", back, budget))
+            slot = host.slot(fit[0])
+            if slot is None or not slot.alive:
+                timeout = float(budget.boot)
+                self.target.act(host.name, "boot", number=fit[0], timeout=timeout)
+            self.target.act(host.name, "switch", number=fit[0])
+            step = Step("gate", host.name, "", fit[0], float(budget.gate))
+            try:
+                self._gate(step)
+            except GateFailed as doubt:
+                doubts.append(f", but: {doubt.what}")
+        return "".join(doubts)
 
     def _stops_new(self, plan: Plan) -> bool:
         """Say whether the release of this plan must not go on running."""
@@ -291,10 +309,15 @@ class Rollout:
             return False
         return plan.op.endswith("deploy") or (plan.op == "rollback" and self.booted)
 
-    def _serves(self, plan: Plan) -> str:
-        if plan.previous is None:
-            return "nothing served before, nothing serves now"
-        return f"v{plan.previous} serves"
+    def _serves(self) -> str:
+        """Say what has traffic now, from what is seen and not from the plan."""
+        world = self.target.observe()
+        host = world.hosts[0]
+        slot = host.slot(host.current)
+        if slot is None or not slot.alive:
+            return "nothing serves now"
+        door = "" if host.front.pid else ", behind a closed front door"
+        return f"v{slot.number} serves{door}"
 
     # Telling ---------------------------------------------------------------------
 
@@ -356,7 +379,7 @@ def recover(target: Target, environment: Environment, by: str) -> World:
         plan = plan_recover(world, environment)
         if plan is None or world.history.open is None:
             return world
-        report.say(f"  {plan.notes[0]}: finishing it", "yellow")
+        report.say(f"  {plan.notes[0]}; putting it in order", "yellow")
         rollout = Rollout(target, environment, by, id=world.history.open.id)
         try:
             rollout.carry_out(plan)
@@ -400,41 +423,41 @@ def _until_yes(
             time.sleep(_PAUSE)
 
 
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Make SIGTERM and a lost terminal end the run the way Ctrl-C does."""
+def signals_interrupt() -> AbstractContextManager[None]:
+    """Make SIGTERM and a lost terminal end a command the way Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    try:
-        before = [signal.signal(number, interrupt) for number in numbers]
-    except ValueError:
-        # Not the main thread: whoever runs us there owns the signals.
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    return _signals((signal.SIGTERM, signal.SIGHUP), interrupt)
+
+
+def signals_wait() -> AbstractContextManager[None]:
+    """Let a revert finish: a second Ctrl-C must not leave traffic nowhere.
+
+    A handler, not SIG_IGN: what is ignored would be ignored by a release booted here.
+    """
+    return _signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda *_: None)
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Let a revert finish: a second Ctrl-C must not leave traffic nowhere."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    try:
-        before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    except ValueError:
+def _signals(
+    numbers: Sequence[signal.Signals], handler: Callable[..., None]
+) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        # Whoever runs us there owns the signals.
         yield
         return
+    before = {number: signal.getsignal(number) for number in numbers}
+    # One that is ignored (nohup) stays so.
+    mine = [number for number in numbers if before[number] is not signal.SIG_IGN]
+    for number in mine:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        for number in mine:
+            signal.signal(number, before[number])
 
 
 def _number(step: Step) -> int:

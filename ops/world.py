@@ -10,12 +10,17 @@ from ops.release import Release
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place of one release on one host: is it whole, does it run."""
+    """The place of one release on one host: is it whole, does it run.
+
+    `listens`: somebody takes calls on its socket, which a release that is ending
+    does no longer.
+    """
 
     number: int
     release: Release | None
     pid: int | None = None
     processes: tuple[int, ...] = ()
+    listens: bool = False
 
     @property
     def whole(self) -> bool:
@@ -24,7 +29,7 @@ class Slot:
 
     @property
     def alive(self) -> bool:
-        return self.pid is not None
+        return self.pid is not None and self.listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,6 @@ class Host:
     front: Front = Front()
     port_holder: str = ""
     free_disk: int = 0
-    problems: tuple[str, ...] = ()
 
     def slot(self, number: int | None) -> Slot | None:
         """Return the slot of a release, None where the host has none."""

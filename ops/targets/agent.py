@@ -16,6 +16,7 @@ journal. Layout of the state folder:
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -89,10 +90,9 @@ class Agent:
             for number in sorted({*self._numbers(), *running})
         ]
         front = self.door()
-        wanted = port or 0
         holder = ""
-        if front.pid is None and wanted and not wire.port_is_free(wanted):
-            holder = _who_holds(wanted)
+        if front.pid is None and port and not wire.port_is_free(port):
+            holder = _who_holds(port)
         return Host(
             name=socket.gethostname(),
             current=self._current(),
@@ -104,7 +104,7 @@ class Agent:
             ),
             front=front,
             port_holder=holder,
-            free_disk=shutil.disk_usage(self.root).free // (1024 * 1024),
+            free_disk=shutil.disk_usage(_existing(self.root)).free // (1024 * 1024),
         )
 
     def _numbers(self) -> list[int]:
@@ -116,7 +116,12 @@ class Agent:
             release = Release.parse((self._folder(number) / "release.json").read_text())
         except (OSError, ValueError, TypeError, KeyError):
             release = None
-        return Slot(number, release, _master(processes), processes)
+        listens = bool(processes) and _listens(self._folder(number) / "app.sock")
+        return Slot(number, release, _master(processes), processes, listens)
+
+    def record_of(self, number: int) -> Release | None:
+        """Return the record of a release, None where it is not whole."""
+        return self._slot(number, ()).release
 
     def _current(self) -> int | None:
         try:
@@ -132,13 +137,11 @@ class Agent:
             pid, port = int(said["pid"]), int(said["port"])
         except (OSError, ValueError, KeyError):
             return Front()
-        if not any(self._is_front(part) for part in _arguments(pid)):
-            return Front()
-        name = Path(_arguments(pid)[-5]).name if len(_arguments(pid)) > 5 else ""
-        return Front(pid, port, stale=name != _front_name())
-
-    def _is_front(self, argument: str) -> bool:
-        return argument.startswith(str(self.root / "front") + os.sep)
+        ours = str(self.root / "front") + os.sep
+        for argument in _arguments(pid):
+            if argument.startswith(ours):
+                return Front(pid, port, stale=Path(argument).name != _front_name())
+        return Front()
 
     def _running(self) -> dict[int, tuple[int, ...]]:
         """Return the processes of each release, found by the pid file they name.
@@ -149,11 +152,12 @@ class Agent:
         found: dict[int, list[int]] = {}
         prefix = str(self.releases) + os.sep
         for pid in _processes():
-            for argument in _arguments(pid):
-                if argument.startswith(prefix) and argument.endswith("/app.pid"):
-                    match = _NAME.fullmatch(Path(argument).parent.name)
-                    if match:
-                        found.setdefault(int(match[1]), []).append(pid)
+            for flag, argument in itertools.pairwise(_arguments(pid)):
+                if flag != "--pid" or not argument.startswith(prefix):
+                    continue
+                match = _NAME.fullmatch(Path(argument).parent.name)
+                if match and argument.endswith("/app.pid"):
+                    found.setdefault(int(match[1]), []).append(pid)
         return {number: tuple(pids) for number, pids in found.items()}
 
     def _folder(self, number: int) -> Path:
@@ -166,6 +170,9 @@ class Agent:
             return path.read_bytes()
         except FileNotFoundError:
             fresh = secrets.token_bytes(32)
+            if not self.state.exists():
+                # A dry run on an empty machine leaves it empty.
+                return fresh
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(fresh)
@@ -182,8 +189,10 @@ class Agent:
         looks whole. What the cache holds is used without asking the network.
         """
         home = self.environments / name
-        if (home / "READY").exists():
+        if (home / "READY").exists() and (home / "bin" / "python").exists():
             return {"made": False}
+        # Its interpreter was moved or removed, or it never became whole.
+        shutil.rmtree(home, ignore_errors=True)
         scratch = self.environments / f".{name}-{os.getpid()}"
         shutil.rmtree(scratch, ignore_errors=True)
         make = (uv, "venv", "--quiet", "--no-project", "--python", python, str(scratch))
@@ -216,20 +225,32 @@ class Agent:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "lib").mkdir(parents=True)
         for wheel in wheels:
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(folder / "lib")
+            try:
+                with zipfile.ZipFile(wheel) as archive:
+                    archive.extractall(folder / "lib")
+            except zipfile.BadZipFile as error:
+                raise StepFailed(
+                    f"a wheel is damaged: {error}",
+                    where=str(wheel),
+                    next="remove dist/ and run inv deploy again",
+                ) from None
         os.symlink(os.path.join("..", "..", "envs", record.environment), folder / "env")
         descriptor = os.open(
             folder / "environ.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
         )
         with os.fdopen(descriptor, "w") as file:
             json.dump(dict(environ), file)
+        # The record says that all is there, so all must be on the disk before it is.
+        staged = [path for path in folder.rglob("*") if path.is_file()]
+        for path in staged:
+            _sync(path)
         scratch = folder / ".release.json"
         scratch.write_text(release)
+        _sync(scratch)
         os.replace(scratch, folder / "release.json")
         _sync(folder)
         _sync(self.releases)
-        return {"files": sum(1 for _ in (folder / "lib").rglob("*"))}
+        return {"files": len(staged)}
 
     def data(
         self, number: int, arguments: Sequence[str], timeout: float
@@ -275,10 +296,16 @@ class Agent:
             StepFailed: it ended or said nothing within `timeout` seconds; the last
                 lines of its log are in the detail.
         """
-        if _master(self._running().get(number, ())) is not None:
-            return {"started": False}
         folder = self._folder(number)
-        (folder / "app.sock").unlink(missing_ok=True)
+        processes = self._running().get(number, ())
+        if processes and _listens(folder / "app.sock"):
+            return {"started": False}
+        # Half of a release: one that is still ending, or workers without a master.
+        _end(processes, timeout / 2)
+        # The process table has just said that no master runs: what a power cut left
+        # here is stale, and gunicorn would refuse a pid file whose number lives again.
+        for name in ("app.sock", "app.pid"):
+            (folder / name).unlink(missing_ok=True)
         (folder / "run").mkdir(exist_ok=True)
         log = (folder / "app.log").open("ab")
         begun = log.tell()
@@ -355,7 +382,7 @@ class Agent:
             shutil.copyfile(FRONT, scratch)
             os.replace(scratch, program)
         argv = (
-            *(_base_python(), "-I", str(program)),
+            *(base_python(), "-I", str(program)),
             *("--state", str(self.root), "--port", str(port)),
         )
         with (self.root / "front" / "front.log").open("ab") as log:
@@ -381,10 +408,7 @@ class Agent:
                 detail=_tail(self.root / "front" / "front.log", begun),
                 next="inv doctor",
             )
-        opened = self.door().port
-        # The door comes back on the same port after `inv down` or a reboot.
-        (self.state / "port").write_text(str(opened))
-        return {"port": opened, "started": True}
+        return {"port": self.door().port, "started": True}
 
     # After the switch ------------------------------------------------------------
 
@@ -394,11 +418,7 @@ class Agent:
         A release that has traffic is refused.
         """
         processes = self._running().get(number, ())
-        master = _master(processes)
-        if master is not None:
-            _signal(master, signal.SIGTERM)
-        killed = _end(processes, timeout, first=None if master else signal.SIGTERM)
-        return {"stopped": len(processes), "killed": killed}
+        return {"stopped": len(processes), "killed": _end(processes, timeout)}
 
     def retire(self, number: int) -> dict[str, Any]:
         """Ask a release to end by itself, without waiting for it."""
@@ -411,8 +431,7 @@ class Agent:
         """End the front door."""
         front = self.door()
         if front.pid is not None:
-            _signal(front.pid, signal.SIGTERM)
-            _end((front.pid,), timeout, first=None)
+            _end((front.pid,), timeout)
         return {"stopped": front.pid is not None}
 
     def prune(self, numbers: Sequence[int], keep_backups: int = 5) -> dict[str, Any]:
@@ -442,7 +461,7 @@ class Agent:
                 for path in _listing(self.root)
                 if path.name.startswith(".current-")
             ),
-            *sorted(_listing(self.root / "backups"))[:-keep_backups],
+            *_oldest(_listing(self.root / "backups"), but=keep_backups),
         ]
         for path in leftovers:
             if path.is_dir() and not path.is_symlink():
@@ -535,7 +554,7 @@ def _basics() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-def _base_python() -> str:
+def base_python() -> str:
     """Return the interpreter below the checkout's environment, which may vanish."""
     return getattr(sys, "_base_executable", None) or sys.executable
 
@@ -588,23 +607,34 @@ def _signal(pid: int, number: int) -> None:
         pass
 
 
-def _end(
-    processes: Sequence[int], timeout: float, *, first: int | None = signal.SIGTERM
-) -> int:
-    """Wait for processes to end, kill the rest; return how many had to be killed."""
+def _end(processes: Sequence[int], timeout: float) -> int:
+    """End processes: their master politely, after `timeout` seconds all for good.
+
+    Returns how many had to be killed.
+
+    Raises:
+        StepFailed: a process outlives even that (it hangs inside the kernel).
+    """
     watched: dict[int, int] = {}
     for pid in processes:
         try:
             watched[os.pidfd_open(pid)] = pid
         except ProcessLookupError:
             continue
-        if first is not None:
-            _signal(pid, first)
+    master = _master(tuple(processes))
+    if master is not None:
+        _signal(master, signal.SIGTERM)
     until = time.monotonic() + timeout
     killed = 0
     try:
         while watched:
             left = until - time.monotonic()
+            if left <= 0 and killed:
+                numbers = ", ".join(str(pid) for pid in watched.values())
+                raise StepFailed(
+                    f"processes {numbers} can't be ended",
+                    next="look at them with ps; a reboot ends them",
+                )
             if left <= 0:
                 for pid in watched.values():
                     _signal(pid, signal.SIGKILL)
@@ -638,7 +668,8 @@ def _who_holds(port: int) -> str:
             except OSError:
                 continue
             if held:
-                return f"process {pid}: {' '.join(_arguments(pid))[:120]}"
+                # Its name only: arguments of other programs are not ours to show.
+                return f"process {pid} ({Path((_arguments(pid) or ['?'])[0]).name})"
     return "another program"
 
 
@@ -652,9 +683,35 @@ def _tail(path: Path, begun: int, lines: int = 15) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def _sync(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _listens(path: Path) -> bool:
+    """Say whether somebody takes calls on a unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        try:
+            wire.dial(sock, path)
+        except BlockingIOError:
+            # A full queue is a busy listener.
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def _oldest(paths: Sequence[Path], *, but: int) -> list[Path]:
+    """Return all but the newest files."""
+    return sorted(paths, key=lambda path: path.stat().st_mtime)[:-but]
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

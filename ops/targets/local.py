@@ -10,25 +10,17 @@ from ops import wire
 from ops.command import Answer, Request
 from ops.environment import Environment
 from ops.errors import Refused
+from ops.release import Release
 from ops.targets.agent import Agent
-from ops.targets.target import Flags
 from ops.world import World
 
 
 class LocalTarget:
     """One host, reached by calling the agent directly."""
 
-    flags = Flags(
-        gate_before_traffic=True,
-        per_host_switch=True,
-        warm_standby=True,
-        shared_lock=True,
-    )
-
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.agent = Agent(environment.state)
-        self.agent.prepare()
 
     def observe(self) -> World:
         host = self.agent.observe(self.environment.port)
@@ -37,6 +29,7 @@ class LocalTarget:
     def take(
         self, doing: str, by: str, wait: float, tell: Callable[[str], None]
     ) -> None:
+        self.agent.prepare()
         try:
             self.agent.lease.take(doing, by, wait=wait, tell=tell)
         except OSError as error:
@@ -52,6 +45,9 @@ class LocalTarget:
 
     def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
         return getattr(self.agent, verb)(**arguments)
+
+    def record_of(self, host: str, number: int) -> Release | None:
+        return self.agent.record_of(number)
 
     def ask(self, host: str, number: int, requests: Sequence[Request]) -> list[Answer]:
         return self.agent.ask(number, requests)

@@ -1,35 +1,17 @@
-"""What every kind of target can do, and what it says that it cannot."""
+"""What every kind of target can do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ops.command import Answer, Request
+from ops.release import Release
 from ops.world import World
-
-
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """What the planner may count on.
-
-    gate_before_traffic: a release can be asked before users reach it.
-    per_host_switch: traffic moves host by host.
-    warm_standby: the previous release keeps running, so a rollback is a rename.
-    shared_lock: the target itself keeps two deployers apart.
-    """
-
-    gate_before_traffic: bool
-    per_host_switch: bool
-    warm_standby: bool
-    shared_lock: bool
 
 
 class Target(Protocol):
     """An environment that can be observed and acted on."""
-
-    flags: Flags
 
     def observe(self) -> World:
         """Return all that can be seen, changing nothing."""
@@ -47,6 +29,9 @@ class Target(Protocol):
 
     def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
         """Carry out one effect on one host and return its facts."""
+
+    def record_of(self, host: str, number: int) -> Release | None:
+        """Return the record of a release on a host, None where it is not whole."""
 
     def ask(self, host: str, number: int, requests: Sequence[Request]) -> list[Answer]:
         """Ask a release on a host, past the front door."""

@@ -79,9 +79,11 @@ def test_a_second_version_goes_out_and_back_under_load_without_a_failed_request(
 ) -> None:
     project.change()
     client = load(project).start()
-    second = project.deploy()
-    back = project.inv("rollback")
-    found = client.stop()
+    try:
+        second = project.deploy()
+        back = project.inv("rollback")
+    finally:
+        found = client.stop()
     assert (second.returncode, back.returncode) == (0, 0), second.stderr + back.stderr
     assert found.failures == {}
     assert len(found.answers) > 100

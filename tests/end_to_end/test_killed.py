@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sqlite3
 import subprocess
 import urllib.request
 
@@ -114,5 +115,19 @@ def test_a_release_whose_processes_were_killed_comes_back_with_up(
     status = project.status()
     for pid in status["processes"]:
         os.kill(pid, signal.SIGKILL)
+    # After a power cut the number in the pid file may be another program's.
+    folder = project.local / "releases" / status["current"]
+    (folder / "app.pid").write_text("1")
     assert project.inv("up").returncode == 0
     assert answers(project, status["url"]) == status["current"]
+
+
+def test_a_killed_db_reset_is_finished_by_the_next_command(project: Project) -> None:
+    kill_at(project, "reset", project.start("db-reset", "--yes"))
+    up = project.inv("up")
+    assert up.returncode == 0, up.stderr
+    database = sqlite3.connect(project.local / "data" / "mltrading.db")
+    (series,) = database.execute("select count(*) from series").fetchone()
+    database.close()
+    assert series == 5
+    assert project.status()["unfinished"] is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.errors import Refused
+from ops.errors import Refused, StepFailed
 from ops.targets.agent import Agent
 from tests.ops import worlds
 
@@ -82,7 +82,7 @@ def test_an_orphan_is_found_without_its_pid_file_and_ended(agent: Agent) -> None
     pid_file = str(agent.releases / "v4" / "app.pid")
     program = "import sys; print('up', flush=True); sys.stdin.read()"
     orphan = subprocess.Popen(
-        [sys.executable, "-c", program, pid_file],
+        [sys.executable, "-c", program, "--pid", pid_file],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -102,7 +102,7 @@ def test_a_process_that_ignores_the_polite_signal_is_killed(agent: Agent) -> Non
         "print('up', flush=True); sys.stdin.read()"
     )
     stubborn = subprocess.Popen(
-        [sys.executable, "-c", program, pid_file],
+        [sys.executable, "-c", program, "--pid", pid_file],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -119,7 +119,7 @@ def test_a_port_of_another_program_is_named(agent: Agent) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         holder = agent.observe(taken.getsockname()[1]).port_holder
-    assert f"process {os.getpid()}" in holder
+    assert holder.startswith(f"process {os.getpid()} (")
 
 
 def test_a_state_folder_on_a_read_only_file_system_is_refused() -> None:
@@ -131,3 +131,54 @@ def test_a_state_folder_on_a_read_only_file_system_is_refused() -> None:
 def test_the_key_stays_the_same(agent: Agent) -> None:
     assert agent.key() == agent.key()
     assert (agent.state / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_pruning_keeps_the_newest_backups_whatever_their_names(agent: Agent) -> None:
+    names = ["9-old", "8-old", "0001-new"]
+    for age, name in enumerate(names):
+        path = agent.root / "backups" / name
+        path.write_text("x")
+        os.utime(path, (1000 + age, 1000 + age))
+    agent.prune([], keep_backups=2)
+    left = {path.name for path in (agent.root / "backups").iterdir()}
+    assert left == {"8-old", "0001-new"}
+
+
+def test_a_program_that_only_names_the_pid_file_is_not_the_release(
+    agent: Agent,
+) -> None:
+    staged(agent, 4)
+    pid_file = agent.releases / "v4" / "app.pid"
+    pid_file.write_text("1")
+    reader = subprocess.Popen(["cat", "-", str(pid_file)], stdin=subprocess.PIPE)
+    (slot,) = agent.observe(0).slots
+    reader.communicate()
+    assert slot.processes == ()
+
+
+def test_a_damaged_wheel_fails_its_step(agent: Agent, tmp_path: Path) -> None:
+    wheel = tmp_path / "x.whl"
+    wheel.write_bytes(b"not a zip")
+    with pytest.raises(StepFailed, match="damaged"):
+        agent.stage(worlds.release(1).as_json(), [wheel], {})
+    assert not agent.observe(0).slots[0].whole
+
+
+def test_looking_at_an_empty_machine_leaves_it_empty(tmp_path: Path) -> None:
+    host = Agent(tmp_path / "none" / "local").observe(0)
+    assert (host.current, host.slots) == (None, ())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_release_with_a_listener_is_alive(agent: Agent) -> None:
+    import socket
+
+    from ops.targets.agent import _listens
+
+    path = agent.root / "app.sock"
+    assert not _listens(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        assert _listens(path)
+    assert not _listens(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,45 @@ def test_a_full_disk_takes_the_reserve_before_it_refuses(tmp_path: Path) -> None
         journal.append(event("r", "begin"))
     assert not journal.reserve.exists()
     journal.append(event("r", "begin"))
+
+
+def test_a_line_of_which_the_disk_takes_half_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(event("r", "begin"))
+    before, write = journal.path.read_bytes(), os.write
+    monkeypatch.setattr(os, "write", lambda fd, text: write(fd, text[:20]))
+    with pytest.raises(OSError, match="No space left"):
+        journal.append(event("r", "end", facts={"outcome": "good"}))
+    assert journal.path.read_bytes() == before
+
+
+def test_a_line_that_was_removed_is_seen(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    for at in range(3):
+        journal.append(event("r", "intent", float(at)))
+    first, _, third = journal.path.read_text().splitlines(keepends=True)
+    journal.path.write_text(first + third)
+    assert Journal(journal.path).events()[1] == 1
+
+
+def test_only_new_lines_are_read_again(tmp_path: Path) -> None:
+    journal, writer = Journal(tmp_path / "j"), Journal(tmp_path / "j")
+    writer.append(event("r", "begin"))
+    assert len(journal.events()[0]) == 1
+    writer.append(event("r", "end", facts={"outcome": "good"}))
+    assert len(journal.events()[0]) == 2
+
+
+def test_a_deploy_that_was_put_back_after_its_end_gives_traffic_up() -> None:
+    good, late = deploy("a", 2, "good"), deploy("a", 2, "reverted")[1]
+    history = fold([*deploy("z", 1, "good"), *good, late])
+    assert (history.traffic, history.good(2)) == ((1,), False)
+
+
+def test_going_forward_leaves_a_good_release_good() -> None:
+    begin = event("c", "begin", op="rollback", release=3, facts={"previous": 2})
+    end = event("c", "end", op="rollback", release=3, facts={"outcome": "good"})
+    history = fold([*deploy("b", 2, "good"), *deploy("d", 3, "reverted"), begin, end])
+    assert (history.good(2), history.good(3)) == (True, True)

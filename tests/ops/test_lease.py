@@ -79,3 +79,13 @@ def test_a_step_that_inherits_the_lease_keeps_others_out(tmp_path: Path) -> None
 
 def test_a_free_lease_is_described(tmp_path: Path) -> None:
     assert describe(Lease(tmp_path).held_by()) == "the lease is free"
+
+
+def test_a_look_at_the_lease_does_not_keep_a_taker_out(tmp_path: Path) -> None:
+    take(tmp_path).release()
+    looking = Lease(tmp_path)
+    for _ in range(50):
+        looking.held_by()
+        lease = take(tmp_path)
+        assert looking.held_by()["by"] == "ann@laptop"
+        lease.release()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ops import errors
+from ops import errors, report
 from ops.environment import ROOT
 
 
@@ -63,7 +63,7 @@ def test_an_unknown_environment_is_a_usage_error_in_json_too() -> None:
 
 
 def test_a_state_folder_that_cannot_be_written_is_refused() -> None:
-    ended = inv("status", MLTRADING_STATE="/proc/nothing")
+    ended = inv("up", MLTRADING_STATE="/proc/nothing")
     assert ended.returncode == 1
     assert "cannot be written" in ended.stderr
     assert "MLTRADING_STATE" in ended.stderr
@@ -97,3 +97,19 @@ def test_the_list_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
     )
     assert ended.stdout.strip() == "['ops', 'ops.menu']"
+
+
+def test_a_number_that_is_none_is_a_usage_error() -> None:
+    ended = inv("deploy", "--wait", "soon")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+
+
+def test_one_json_document_is_all_that_goes_to_the_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_printed", [])
+    report.as_json({"healthy": False})
+    report.error(errors.StepFailed("it does not serve"), as_json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"healthy": False}
+    assert "it does not serve" in said.err

@@ -98,3 +98,8 @@ def test_a_callback_answer_without_a_page_fails() -> None:
 
 def test_descriptions_that_are_no_json_give_no_probe() -> None:
     assert probe.callbacks(Answer(500, {}, b"oops"), ["/"]) == ()
+
+
+@pytest.mark.parametrize("body", [b'{"error": "boom"}', b"[1, 2]", b"null"])
+def test_descriptions_of_another_shape_give_no_probe(body: bytes) -> None:
+    assert probe.callbacks(Answer(500, {}, body), ["/"]) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ops.environment import Budget, Environment, Web
@@ -33,21 +34,22 @@ def release(number: int, artefact: str = "a") -> Release:
     )
 
 
-def slot(number: int, said: str) -> Slot:
-    """Return a slot from "alive b", "dead b" or "half": state and artefact."""
+def slot(number: int, said: str, secrets: tuple[str, ...] = ()) -> Slot:
+    """Return a slot from "alive b", "ending b", "dead b": state and artefact."""
     state, _, artefact = said.partition(" ")
-    whole = release(number, artefact) if artefact else None
-    pids = (1000 + number,) if state == "alive" else ()
-    return Slot(number, whole, pids[0] if pids else None, pids)
+    whole = replace(release(number, artefact), secrets=secrets)
+    pids = (1000 + number,) if state in ("alive", "ending") else ()
+    return Slot(number, whole, pids[0] if pids else None, pids, state == "alive")
 
 
 def world(said: dict[str, Any]) -> World:
     """Return the world that a case describes."""
     front = Front(900, said["front"]) if said.get("front") else Front()
+    secrets = tuple(said.get("secrets", ()))
     host = Host(
         name="here",
         current=said["current"],
-        slots=tuple(slot(int(n), text) for n, text in said["slots"].items()),
+        slots=tuple(slot(int(n), text, secrets) for n, text in said["slots"].items()),
         front=front,
         port_holder=said.get("port_holder", ""),
         free_disk=said.get("free_disk", 9000),

@@ -72,13 +72,21 @@ def parse(url: str, *, require_tls: bool = False) -> Address:
             raise StoreError("DATABASE_URL: SQLite needs a file path", _HINT)
         return Address("sqlite", path, Path(path))
     if scheme not in _POSTGRES:
-        raise StoreError(f"DATABASE_URL: unknown scheme in {redact(url)!r}", _HINT)
+        # Only the scheme is shown: what stands elsewhere in a mistyped address may
+        # be the password.
+        said = f"unknown scheme {scheme!r}" if "://" in url else "it has no scheme"
+        raise StoreError(f"DATABASE_URL: {said}", _HINT)
     libpq = f"postgresql://{rest}"
     try:
         parts = urlsplit(libpq)
         port = parts.port
-    except ValueError as error:
-        raise StoreError(f"DATABASE_URL: {error} in {redact(url)!r}", _HINT) from None
+    except ValueError:
+        # The parser's own words quote the part it stumbled over.
+        raise StoreError(
+            "DATABASE_URL: it can't be read; / # ? @ in a password are written"
+            " %2F %23 %3F %40",
+            _HINT,
+        ) from None
     query = dict(parse_qsl(parts.query))
     if require_tls and "sslmode" not in query:
         libpq = urlunsplit(
