@@ -6,6 +6,7 @@ from werkzeug.test import Client
 
 from mltrading_dashboard import assets, security
 from mltrading_dashboard.app import create_app, create_server
+from mltrading_dashboard.data import Data
 from mltrading_dashboard.settings import Settings
 
 PAGE = "..app.children...title.data.."
@@ -113,7 +114,7 @@ def test_an_error_nobody_foresaw_is_logged_and_shown(store, caplog):
 def test_zooming_in_gives_finer_bars(client):
     wide = ask(client, zoom_request({"left": 0, "right": 3270})).text
     near = ask(client, zoom_request({"left": 3000, "right": 3100})).text
-    assert " \\u2013 " in wide and " \\u2013 " not in near
+    assert " – " in wide and " – " not in near
 
 
 @pytest.mark.parametrize(
@@ -293,3 +294,19 @@ def test_a_zoom_without_a_database_says_so(down):
     answer = ask(down, zoom_request({"left": 0, "right": 99}))
     assert answer.status_code == 200
     assert "Market data is unavailable" in answer.text
+
+
+def test_a_page_is_drawn_once_for_all_who_look_within_seconds(monkeypatch):
+    now, drawn = [0.0], []
+    data = Data(None, ttl=300, clock=lambda: now[0])
+    for at in (0.0, 9.0, 11.0):
+        now[0] = at
+        data.page("key", lambda: drawn.append(1))
+    assert len(drawn) == 2
+
+
+def test_a_page_that_could_not_be_drawn_is_tried_again():
+    data = Data(None, ttl=300, clock=lambda: 0.0)
+    with pytest.raises(ZeroDivisionError):
+        data.page("key", lambda: 1 / 0)
+    assert data.page("key", lambda: "drawn") == "drawn"

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 import pandas as pd
 
 LARGEST = 256
+# A drawn page weighs some 200 kB and is asked for again within seconds, if at all.
+PAGES = 24
+PAGE_S = 10.0
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Data:
         self._ttl = ttl
         self._clock = clock
         self._kept: OrderedDict = OrderedDict()
+        self._pages: OrderedDict = OrderedDict()
         self._lock = threading.Lock()
 
     def symbols(self) -> pd.DataFrame:
@@ -53,6 +61,10 @@ class Data:
         """Return where the bars come from."""
         return self._ask(("provenance",), self._provenance)
 
+    def page(self, key: Hashable, draw: Callable[[], T]) -> T:
+        """Return a drawn page, the same for everybody who looks within seconds."""
+        return self._remember(self._pages, PAGES, min(self._ttl, PAGE_S), key, draw)
+
     def _provenance(self) -> Provenance:
         info = self._store.info()
         last = info.get("last_bar")
@@ -60,15 +72,18 @@ class Data:
         return Provenance(sources, pd.Timestamp(last) if last is not None else None)
 
     def _ask(self, key, load):
+        return self._remember(self._kept, LARGEST, self._ttl, key, load)
+
+    def _remember(self, kept, largest, ttl, key, load):
         now = self._clock()
         with self._lock:
-            entry = self._kept.get(key)
+            entry = kept.get(key)
         if entry and entry[0] > now:
             return entry[1]
         answer = load()
         with self._lock:
-            self._kept[key] = (now + self._ttl, answer)
-            self._kept.move_to_end(key)
-            while len(self._kept) > LARGEST:
-                self._kept.popitem(last=False)
+            kept[key] = (now + ttl, answer)
+            kept.move_to_end(key)
+            while len(kept) > largest:
+                kept.popitem(last=False)
         return answer

@@ -25,11 +25,17 @@ class Rendered:
 def render(view: ViewState, data: Data, scheme: str) -> Rendered:
     """Return the page of a view; a store that fails gives a page that says so."""
     try:
-        provenance = data.provenance()
-        content = PAGES[view.page].layout(view, data, scheme)
+        return data.page((view, scheme), lambda: _drawn(view, data, scheme))
     except StoreError:
-        provenance, content = None, [notices.unavailable()]
-    return Rendered(title(view), shell.shell(view, scheme, provenance, content))
+        content = [notices.unavailable()]
+        return Rendered(title(view), shell.shell(view, scheme, None, content))
+
+
+def _drawn(view: ViewState, data: Data, scheme: str) -> Rendered:
+    """Return the page of a view, drawn from the store's answers."""
+    content = PAGES[view.page].layout(view, data, scheme)
+    children = shell.shell(view, scheme, data.provenance(), content)
+    return Rendered(title(view), children)
 
 
 def status(view: ViewState, data: Data) -> int:
