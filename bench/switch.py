@@ -113,7 +113,12 @@ def windows(found: Result, moves: list[tuple[float, str]]) -> list[tuple[float, 
         until = times[number + 1][0] if number + 1 < len(times) else ended
         inside = [a for a in found.answers if at < a.ended and a.sent < until]
         first = min(a.ended - at for a in inside if a.release == new)
-        old = [a.sent - at for a in inside if a.release not in ("", new)]
+        # Of those that end before the next switch: it may overtake a request.
+        old = [
+            a.sent - at
+            for a in inside
+            if a.release not in ("", new) and a.sent > at and a.ended < until
+        ]
         rows.append((first, max([0.0, *old])))
     return rows
 

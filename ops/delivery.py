@@ -330,7 +330,9 @@ def _ended(
         f"  v{plan.release} serves {target.url()}  ({report.seconds(took)})", "green"
     )
     if plan.op == "deploy" and plan.previous not in (None, plan.release):
-        report.say(f"  v{plan.previous} stays warm; to go back: inv rollback")
+        slot = target.observe().hosts[0].slot(plan.previous)
+        warm = "stays warm" if slot and slot.alive else "is kept"
+        report.say(f"  v{plan.previous} {warm}; to go back: inv rollback")
 
 
 def by_whom() -> str:

@@ -307,6 +307,7 @@ class Agent:
         for name in ("app.sock", "app.pid"):
             (folder / name).unlink(missing_ok=True)
         (folder / "run").mkdir(exist_ok=True)
+        self._warm(number, timeout)
         log = (folder / "app.log").open("ab")
         begun = log.tell()
         argv = (
@@ -340,6 +341,25 @@ class Agent:
                 next="mend the code and run inv deploy again; the old version serves",
             )
         return {"started": True, "pid": process.pid}
+
+    def _warm(self, number: int, timeout: float) -> None:
+        """Import the application once in an environment that is new.
+
+        Compiling byte-code swells the process that does it by 15 MB for good, so it
+        is not the one that serves. Whether the import succeeds, the boot will tell.
+        """
+        mark = self._folder(number) / "env" / "WARM"
+        if mark.exists():
+            return
+        program = "import gunicorn.app.wsgiapp, mltrading_dashboard.wsgi"
+        command = Command(
+            (str(self._python(number)), "-c", program),
+            cwd=self._folder(number),
+            env=self._environ(number),
+            timeout=timeout,
+        )
+        if run(command, keep_open=self._held()).ok:
+            mark.write_text("")
 
     def ask(self, number: int, requests: Iterable[Request]) -> list[Answer]:
         """Ask a release on its own socket, past the front door."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -552,7 +552,8 @@ class Store:
         return found
 
     def _insert(self, table: sa.Table) -> Any:
-        own = postgresql if self._address.dialect == "postgresql" else sqlite
+        # Only the one in use: the other's modules are megabytes in every worker.
+        own = import_module(f"sqlalchemy.dialects.{self._address.dialect}")
         return own.insert(table)
 
     def _forget(self, name: str) -> None:
