@@ -13,7 +13,8 @@ from ops import report
 from ops.delivery import acting, by_whom, load
 from ops.environment import Environment
 from ops.errors import OpsError, Refused, Usage
-from ops.targets.local import LocalTarget
+from ops.targets import open_target
+from ops.targets.target import Target
 from ops.world import World
 
 
@@ -24,7 +25,7 @@ def reset(name: str, *, yes: bool = False, dry_run: bool = False) -> None:
         Refused: nobody confirmed, or nothing is deployed.
     """
     environment = load(name)
-    target = LocalTarget(environment)
+    target = open_target(environment)
     backup = _backup_path(environment)
     seed = f"{environment.seed} data put in" if environment.seed else "left empty"
     report.say(f"db-reset {environment.name}", "bold")
@@ -64,7 +65,7 @@ def ingest(
             allowed="a folder of <SYMBOL>.csv files",
         )
     environment = load(name)
-    target = LocalTarget(environment)
+    target = open_target(environment)
     arguments = ["ingest", "--source", source]
     if path:
         arguments += ["--path", str(Path(path).absolute())]
@@ -112,7 +113,7 @@ def _prepare(environment: Environment) -> Sequence[str]:
 
 
 def _journalled(
-    target: LocalTarget,
+    target: Target,
     environment: Environment,
     op: str,
     work: Callable[[Callable[..., dict[str, Any]]], None],
@@ -130,7 +131,13 @@ def _journalled(
             record("intent", step)
             begun = time.monotonic()
             budget = float(environment.budget.migrate)
-            facts = target.agent.data(number, arguments, budget)
+            facts = target.act(
+                world.hosts[0].name,
+                "data",
+                number=number,
+                arguments=arguments,
+                timeout=budget,
+            )
             took = time.monotonic() - begun
             record("done", step, seconds=round(took, 3))
             report.step("ok", step, _summary(facts), took)

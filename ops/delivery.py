@@ -23,8 +23,9 @@ from ops.errors import Refused, StepFailed, Usage
 from ops.plan import Plan, plan_deploy, plan_down, plan_rollback, plan_up
 from ops.release import Release, config_digest, environment_hash, parse_number
 from ops.rollout import Rollout, Shipment, recover, signals_interrupt
+from ops.targets import open_target
 from ops.targets.agent import base_python
-from ops.targets.local import LocalTarget
+from ops.targets.target import Target
 from ops.world import Host, World
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def deploy(
     """Prove, build, stage, boot, gate, switch, smoke: the whole way to the users."""
     begun = time.monotonic()
     environment = load(name, port)
-    target = LocalTarget(environment)
+    target = open_target(environment)
     report.say(f"deploy {environment.name}", "bold")
     with acting(target, environment, "a deploy", wait, dry_run) as world:
         artefact = _prove_and_build(environment)
@@ -73,7 +74,7 @@ def rollback(
     begun = time.monotonic()
     wanted = None if to is None else parse_number(to, "--to")
     environment = load(name)
-    target = LocalTarget(environment)
+    target = open_target(environment)
     report.say(f"rollback {environment.name}", "bold")
     with acting(target, environment, "a rollback", wait, dry_run) as world:
         plan = plan_rollback(world, environment, wanted)
@@ -104,7 +105,7 @@ def status(name: str, *, as_json: bool = False) -> None:
         StepFailed: what should serve does not.
     """
     environment = load(name)
-    target = LocalTarget(environment)
+    target = open_target(environment)
     world = target.observe()
     found = _status(environment, target, world)
     if as_json:
@@ -129,7 +130,7 @@ def doctor(name: str, *, as_json: bool = False) -> None:
 
     environment = load(name)
     extra = []
-    host = LocalTarget(environment).observe().hosts[0]
+    host = open_target(environment).observe().hosts[0]
     extra.append(_port_check(environment, host))
     machine.doctor(name, as_json=as_json, extra=extra)
 
@@ -158,7 +159,7 @@ def load(name: str, port: str | None = None) -> Environment:
 
 @contextmanager
 def acting(
-    target: LocalTarget,
+    target: Target,
     environment: Environment,
     doing: str,
     wait: float,
@@ -181,7 +182,7 @@ def _carry(
 ) -> None:
     begun = time.monotonic()
     environment = load(name, port)
-    target = LocalTarget(environment)
+    target = open_target(environment)
     report.say(f"{doing} {environment.name}", "bold")
     with acting(target, environment, doing, 0.0, dry_run) as world:
         plan = planner(world, environment)
@@ -195,12 +196,13 @@ def _carry(
         _ended(plan, target, rollout, begun, as_json=False)
 
 
-def _keep_port(target: LocalTarget, name: str, asked: str | None) -> None:
+def _keep_port(target: Target, name: str, asked: str | None) -> None:
     """Remember a port that was asked for: `inv up` comes back on it."""
-    opened = target.agent.door().port
-    if asked is not None and opened is not None:
-        configured = environments.load(name).port
-        (target.agent.state / "port").write_text(f"{configured} {opened}\n")
+    if asked is None:
+        return
+    opened = target.observe().hosts[0].front.port
+    row = environments.load(name)
+    (row.state / "state" / "port").write_text(f"{row.port} {opened}\n")
 
 
 def _prove_and_build(environment: Environment) -> Artefact:
@@ -241,7 +243,7 @@ def _prove_and_build(environment: Environment) -> Artefact:
 
 
 def _shipment(
-    environment: Environment, target: LocalTarget, world: World, artefact: Artefact
+    environment: Environment, target: Target, world: World, artefact: Artefact
 ) -> Shipment:
     """Bind the artefact to a configuration under the next number."""
     values = environment.resolved(os.environ)
@@ -253,7 +255,7 @@ def _shipment(
         artefact=artefact.digest,
         commit=artefact.commit,
         dirty=artefact.dirty,
-        config=config_digest(values, target.agent.key()),
+        config=config_digest(values, target.key()),
         environment=environment_hash(artefact.requirements.read_bytes(), python),
         python=python,
         by=by_whom(),
@@ -310,7 +312,7 @@ def _confirm(plan: Plan, after: World) -> None:
 
 
 def _ended(
-    plan: Plan, target: LocalTarget, rollout: Rollout, begun: float, as_json: bool
+    plan: Plan, target: Target, rollout: Rollout, begun: float, as_json: bool
 ) -> None:
     took = time.monotonic() - begun
     if as_json:
@@ -359,9 +361,7 @@ def _port_check(environment: Environment, host: Host) -> Check:
 # Status -------------------------------------------------------------------------------
 
 
-def _status(
-    environment: Environment, target: LocalTarget, world: World
-) -> dict[str, Any]:
+def _status(environment: Environment, target: Target, world: World) -> dict[str, Any]:
     from ops import probe
     from ops.command import Request
 
@@ -385,7 +385,7 @@ def _status(
         for each in host.slots
         if each.alive and each.number != world.current
     ]
-    holder, left = target.agent.lease.held_by(), world.history.open
+    holder, left = target.holder(), world.history.open
     runs = [dataclasses.asdict(run) for run in world.history.runs[-8:]]
     return {
         "environment": environment.name,
@@ -413,7 +413,7 @@ def _status(
 
 
 def _print_status(
-    environment: Environment, target: LocalTarget, world: World, found: dict[str, Any]
+    environment: Environment, target: Target, world: World, found: dict[str, Any]
 ) -> None:
     from ops.lease import describe
 

@@ -40,6 +40,12 @@ class LocalTarget:
     def release(self) -> None:
         self.agent.lease.release()
 
+    def holder(self) -> dict[str, Any] | None:
+        return self.agent.lease.held_by()
+
+    def key(self) -> bytes:
+        return self.agent.key()
+
     def record(self, event: dict[str, Any]) -> None:
         self.agent.journal.append({**event, "epoch": self.agent.lease.epoch})
 

@@ -24,6 +24,12 @@ class Target(Protocol):
     def release(self) -> None:
         """Give the lease back."""
 
+    def holder(self) -> dict[str, Any] | None:
+        """Return who holds the lease (by, doing, pid, since), None when it is free."""
+
+    def key(self) -> bytes:
+        """Return the environment's own key for digests of secrets."""
+
     def record(self, event: dict[str, Any]) -> None:
         """Append to the journal; OSError when that is not possible."""
 
