@@ -33,6 +33,14 @@ class Result:
         return "\n".join(text.splitlines()[-lines:])
 
 
+# What is read by us must hold no colours, whatever the user forces for terminals.
+_PLAIN: dict[str, str | Secret | None] = {
+    "NO_COLOR": "1",
+    "FORCE_COLOR": None,
+    "CLICOLOR_FORCE": None,
+}
+
+
 def environ(changes: dict[str, str | Secret | None]) -> dict[str, str]:
     """Return this process's environment with the changes applied.
 
@@ -75,7 +83,7 @@ def run(
         process = subprocess.Popen(
             command.argv,
             cwd=command.cwd,
-            env=environ(dict(command.env)),
+            env=environ({**({} if stream else _PLAIN), **command.env}),
             stdin=subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
