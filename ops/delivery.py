@@ -221,8 +221,13 @@ def _prove_and_build(environment: Environment) -> Artefact:
         built = building.result()
     red = [verdict for verdict in verdicts if verdict.state == "red"]
     for verdict in verdicts:
-        if verdict.state != "green":
+        if verdict.state == "red":
             report.say(report.indent(f"{verdict.name}: {verdict.findings}"))
+        elif verdict.state == "warned":
+            first, *rest = verdict.findings.splitlines()
+            report.step("warned", verdict.name, first)
+            for line in rest:
+                report.say(" " * 24 + line)
     asked = f"{len(verdicts) - len(red)} of {len(verdicts)} green"
     old = sum(verdict.cached for verdict in verdicts)
     report.step(
