@@ -51,6 +51,8 @@ class Environment:
     seed: str
     web: Web
     budget: Budget
+    batch: int
+    max_unavailable: int
     pages: tuple[str, ...]
     config: Mapping[str, str]
     from_environment: tuple[str, ...]
@@ -124,7 +126,16 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
     def at(*keys: str) -> str:
         return f"{file.name}: [{'.'.join((name, *keys[:-1]))}] {keys[-1]}"
 
-    known = ("target", "port", "gates", "dirty", "keep", "seed")
+    known = (
+        "target",
+        "port",
+        "gates",
+        "dirty",
+        "keep",
+        "seed",
+        "batch",
+        "max_unavailable",
+    )
     tables = ("web", "budget", "smoke", "config", "secrets")
     _refuse_unknown(row, (*known, *tables), at)
     return Environment(
@@ -136,6 +147,8 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         keep=_integer(row, "keep", at, low=1, high=100),
         seed=_choice(row, "seed", ("", "sample"), at),
         web=_record(Web, row, "web", at),
+        batch=_integer(row, "batch", at, low=0),
+        max_unavailable=_integer(row, "max_unavailable", at, low=0),
         budget=_record(Budget, row, "budget", at),
         pages=_listed(row, "smoke", "pages", at),
         config=_config(row, at),

@@ -6,7 +6,8 @@ tests/cases/*.json, one case a rule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ops.environment import Environment
 from ops.errors import Refused, Usage, port_taken
@@ -21,6 +22,7 @@ SWITCH = "switch"
 class Step:
     """One intention on one host: a verb of the house, a release, a sentence.
 
+    Steps of one `stage` may go on side by side on different hosts, in order on each.
     An `optional` step may fail without making the deploy fail: traffic is safe.
     """
 
@@ -30,6 +32,7 @@ class Step:
     release: int | None = None
     budget: float = 10.0
     optional: bool = False
+    stage: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +64,25 @@ def plan_deploy(
         Refused: a host is not fit: no space, or its port belongs to somebody else.
     """
     number, previous = release.number, world.current
-    for host in world.hosts:
+    hosts, notes = _reached(world, environment)
+    for host in hosts:
         _refuse_unfit(host, environment)
         if not force:
             _refuse_lost_secret(host, release)
-    if not force and all(_serves(host, release) for host in world.hosts):
+    if not force and all(_serves(host, release) for host in hosts):
         note = f"v{previous} already serves this artefact with this configuration"
-        return Plan("deploy", environment.name, (), previous, previous, (note,))
-    steps: list[Step] = []
-    for host in world.hosts:
-        steps += _prepare(host, release, environment)
-    for host in world.hosts:
-        steps += _move(host, number, previous, environment, boot=True)
-        steps += _tidy(world, host, keep={number, previous}, environment=environment)
-    return Plan("deploy", environment.name, tuple(steps), number, previous)
+        return Plan("deploy", environment.name, (), previous, previous, (*notes, note))
+    keep: set[int | None] = {number, previous}
+    stages = [
+        [_prepare(host, release, environment) for host in hosts],
+        [[_migrate(hosts[0], number, environment)]],
+        [_try(host, number, environment, boot=True) for host in hosts],
+        *_moves(hosts, number, previous, environment),
+        [_tidy(world, host, keep=keep, environment=environment) for host in hosts],
+    ]
+    return Plan(
+        "deploy", environment.name, _staged(stages), number, previous, tuple(notes)
+    )
 
 
 def plan_rollback(
@@ -92,16 +100,22 @@ def plan_rollback(
     if target == previous:
         note = f"v{target} already has traffic"
         return Plan("rollback", environment.name, (), target, previous, (note,))
-    steps: list[Step] = []
-    for host in world.hosts:
+    hosts, notes = _reached(world, environment)
+    tries = []
+    for host in hosts:
         slot = host.slot(target)
         cold = slot is None or not slot.alive
-        steps += _move(host, target, previous, environment, boot=cold)
-        steps += _drain(host, {target, previous})
-    notes: tuple[str, ...] = ()
+        tries.append(_try(host, target, environment, boot=cold))
+    stages = [
+        tries,
+        *_moves(hosts, target, previous, environment),
+        [_drain(host, {target, previous}) for host in hosts],
+    ]
     if not world.history.good(target):
-        notes = (f"v{target} has not passed its gates, or was rolled back before",)
-    return Plan("rollback", environment.name, tuple(steps), target, previous, notes)
+        notes.append(f"v{target} has not passed its gates, or was rolled back before")
+    return Plan(
+        "rollback", environment.name, _staged(stages), target, previous, tuple(notes)
+    )
 
 
 def plan_recover(world: World, environment: Environment) -> Plan | None:
@@ -114,26 +128,30 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
     if left is None:
         return None
     notes = (f"{left.op} {left.id} of {left.by or 'somebody'} was left unfinished",)
-    steps: list[Step] = []
-    ships = left.op in ("deploy", "rollback")
-    moved = ships and left.release is not None and world.current == left.release
+    ships = left.op in ("deploy", "rollback") and left.release is not None
+    moved = ships and any(host.current == left.release for host in world.reached)
     previous = left.previous
     if previous is None:
         # The line that named it is lost: the last release that kept traffic.
         others = [n for n in world.history.traffic if n != left.release]
         previous = others[-1] if others else None
-    for host in world.hosts:
-        if moved and left.release is not None:
-            steps += _move(host, left.release, previous, environment, boot=None)
-        elif left.op == "deploy" and left.release is not None:
-            steps.append(_stop(host, left.release, environment))
-        elif left.op == "db-reset" and world.current is not None:
-            steps.append(_migrate(host, world.current, environment))
+    stages: list[list[list[Step]]] = []
+    if moved and left.release is not None:
+        tries = []
+        for host in world.reached:
+            slot = host.slot(left.release)
+            cold = slot is None or not slot.alive
+            tries.append(_try(host, left.release, environment, boot=cold))
+        stages = [tries, *_moves(world.reached, left.release, previous, environment)]
+    elif left.op == "deploy" and left.release is not None:
+        stages = [[[_stop(host, left.release, environment)] for host in world.reached]]
+    elif left.op == "db-reset" and world.current is not None:
+        stages = [[[_migrate(world.reached[0], world.current, environment)]]]
     release = left.release if moved else None
     return Plan(
         f"recover {left.op}",
         environment.name,
-        tuple(steps),
+        _staged(stages),
         release,
         previous,
         notes,
@@ -152,7 +170,7 @@ def plan_up(world: World, environment: Environment) -> Plan:
             next=f"inv deploy --env {environment.name}",
         )
     steps: list[Step] = []
-    for host in world.hosts:
+    for host in world.reached:
         _refuse_port(host, environment)
         slot = host.slot(host.current)
         if slot is None or not slot.alive:
@@ -167,7 +185,7 @@ def plan_up(world: World, environment: Environment) -> Plan:
 def plan_down(world: World, environment: Environment) -> Plan:
     """Return the plan that stops the front door and every release."""
     steps: list[Step] = []
-    for host in world.hosts:
+    for host in world.reached:
         if host.front.pid is not None:
             text = f"end the front door on port {host.front.port}"
             steps.append(Step("close", host.name, text, budget=environment.budget.stop))
@@ -198,7 +216,6 @@ def _prepare(host: Host, release: Release, environment: Environment) -> list[Ste
     return [
         Step("install", host.name, kept if have else made, number, budget.environment),
         Step("stage", host.name, f"unpack v{number}", number),
-        _migrate(host, number, environment),
     ]
 
 
@@ -207,35 +224,85 @@ def _migrate(host: Host, number: int, environment: Environment) -> Step:
     return Step("migrate", host.name, text, number, environment.budget.migrate)
 
 
-def _move(
-    host: Host,
-    number: int,
-    previous: int | None,
-    environment: Environment,
-    *,
-    boot: bool | None,
+def _staged(stages: list[list[list[Step]]]) -> tuple[Step, ...]:
+    """Return the steps of all stages in order, each knowing its stage."""
+    return tuple(
+        replace(step, stage=number)
+        for number, lanes in enumerate(stages)
+        for lane in lanes
+        for step in lane
+    )
+
+
+def _reached(world: World, environment: Environment) -> tuple[list[Host], list[str]]:
+    """Return the hosts to act on, and a note about each that is left out.
+
+    Raises:
+        Refused: more hosts are out of reach than the environment allows.
+    """
+    away = [host for host in world.hosts if host.unreachable]
+    if len(away) > environment.max_unavailable or not world.reached:
+        raise Refused(
+            f"{len(away)} of {len(world.hosts)} hosts can't be reached",
+            where="; ".join(f"{host.name}: {host.unreachable}" for host in away),
+            allowed=f"at most {environment.max_unavailable} out of reach",
+            next=f"inv doctor --env {environment.name}",
+        )
+    notes = [
+        f"{host.name} is left out ({host.unreachable}); the next deploy brings it along"
+        for host in away
+    ]
+    return list(world.reached), notes
+
+
+def _try(
+    host: Host, number: int, environment: Environment, *, boot: bool
 ) -> list[Step]:
-    """Return boot, gate, switch, smoke; `boot=None` is a switch that has happened."""
-    slot = host.slot(number)
-    steps = []
-    if boot or (boot is None and (slot is None or not slot.alive)):
-        steps.append(_boot(host, number, environment))
+    """Return what proves a release on a host before anybody is sent to it."""
+    steps = [_boot(host, number, environment)] if boot else []
     steps.append(_gate(host, number, environment))
     if host.front.pid is None:
         steps.append(_front(host, environment))
-    came = f" (from v{previous})" if previous not in (None, number) else ""
-    if boot is not None:
-        text = f"move traffic to v{number}{came}"
-        steps.append(Step(SWITCH, host.name, text, number))
-    text = "ask the pages through the front door"
-    steps.append(Step("smoke", host.name, text, number, environment.budget.smoke))
     return steps
+
+
+def _moves(
+    hosts: Sequence[Host],
+    number: int,
+    previous: int | None,
+    environment: Environment,
+) -> list[list[list[Step]]]:
+    """Return the switches: one host first, then the others batch by batch.
+
+    A host where traffic has moved already is only asked again.
+    """
+    size = environment.batch or len(hosts)
+    batches = [hosts[:1]]
+    batches += [hosts[at : at + size] for at in range(1, len(hosts), size)]
+    stages = []
+    for batch in batches:
+        lanes = []
+        for host in batch:
+            came = "" if previous in (None, number) else f" (from v{previous})"
+            text = f"move traffic to v{number}{came}"
+            there = host.current == number
+            lane = [] if there else [Step(SWITCH, host.name, text, number)]
+            lanes.append([*lane, _smoke(host, number, environment)])
+        stages.append(lanes)
+    return stages
+
+
+def _smoke(host: Host, number: int, environment: Environment) -> Step:
+    text = "ask the pages through the front door"
+    return Step("smoke", host.name, text, number, environment.budget.smoke)
 
 
 def _tidy(
     world: World, host: Host, *, keep: set[int | None], environment: Environment
 ) -> list[Step]:
     """Return the end of a deploy: older releases are stopped, then removed."""
+    # What this host served until now stands by here, whatever the others served.
+    keep = {*keep, host.current}
     steps = _drain(host, keep)
     stay = retained(world, host, environment.keep, keep)
     gone = [slot.number for slot in host.slots if slot.number not in stay]
@@ -342,7 +409,7 @@ def _named(world: World, number: int) -> int:
 
 
 def _present(world: World, number: int) -> bool:
-    for host in world.hosts:
+    for host in world.reached:
         slot = host.slot(number)
         if slot is None or not slot.whole:
             return False
@@ -352,7 +419,7 @@ def _present(world: World, number: int) -> bool:
 def _choices(world: World) -> str:
     there = [
         slot.number
-        for slot in world.hosts[0].slots
+        for slot in world.reached[0].slots
         if slot.whole and slot.number != world.current
     ]
     return _names(there) or "nothing: only one release is kept so far"

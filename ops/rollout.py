@@ -8,6 +8,7 @@ back. A deployer that dies half-way is finished by the next command: `recover`.
 from __future__ import annotations
 
 import errno
+import itertools
 import secrets
 import signal
 import threading
@@ -60,6 +61,8 @@ class Rollout:
     moved: bool = False
     booted: bool = False
     steps: list[dict[str, Any]] = field(default_factory=list)
+    _many: bool = False
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def carry_out(self, plan: Plan) -> str:
         """Carry a plan out and return its outcome: good.
@@ -71,12 +74,13 @@ class Rollout:
             Interrupted (130): Ctrl-C or SIGTERM, put back likewise.
         """
         recovering = plan.op.startswith("recover")
+        self._many = len({step.host for step in plan.steps}) > 1
         self.moved = recovering and plan.release is not None
         try:
             if not recovering:
                 self._record(plan, "begin", facts=self._facts(plan))
-            for step in plan.steps:
-                self._perform(plan, step)
+            for _, stage in itertools.groupby(plan.steps, lambda step: step.stage):
+                self._perform_stage(plan, list(stage))
             with signals_wait():
                 self._record(plan, "end", facts={"outcome": _outcome(plan)})
         except BaseException as error:
@@ -84,6 +88,46 @@ class Rollout:
             with signals_wait():
                 self._put_back(plan, error)
         return _outcome(plan)
+
+    def _perform_stage(self, plan: Plan, steps: list[Step]) -> None:
+        """Carry out one stage: hosts side by side, in order on each.
+
+        After a failure no host begins another step; the first error is raised when
+        all have come to rest.
+        """
+        lanes: dict[str, list[Step]] = {}
+        for step in steps:
+            lanes.setdefault(step.host, []).append(step)
+        if len(lanes) == 1:
+            for step in steps:
+                self._perform(plan, step)
+            return
+        errors: list[BaseException] = []
+
+        def carry(lane: list[Step]) -> None:
+            for step in lane:
+                if errors:
+                    return
+                try:
+                    self._perform(plan, step)
+                except BaseException as error:
+                    errors.append(error)
+
+        threads = [
+            threading.Thread(target=carry, args=(lane,), daemon=True)
+            for lane in lanes.values()
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt as error:
+            errors.insert(0, error)
+            for thread in threads:
+                thread.join()
+        if errors:
+            raise errors[0]
 
     # One step --------------------------------------------------------------------
 
@@ -161,7 +205,7 @@ class Rollout:
         from ops.plan import retained
 
         world = self.target.observe()
-        host = next(host for host in world.hosts if host.name == name)
+        host = next(host for host in world.reached if host.name == name)
         shipped = self.shipment.release.number if self.shipment else None
         alive = {slot.number for slot in host.slots if slot.processes}
         stay = retained(
@@ -285,6 +329,11 @@ class Rollout:
         budget = self.environment.budget
         world = self.target.observe()
         for host in reversed(world.hosts):
+            if host.unreachable:
+                doubts.append(f", but {host.name} can't be reached: {host.unreachable}")
+                continue
+            if host.current != plan.release:
+                continue
             behind = [plan.previous, *reversed(world.history.traffic)]
             whole = [slot.number for slot in host.slots if slot.whole]
             fit = [n for n in behind if n in whole and n != plan.release]
@@ -311,13 +360,20 @@ class Rollout:
 
     def _serves(self) -> str:
         """Say what has traffic now, from what is seen and not from the plan."""
-        world = self.target.observe()
-        host = world.hosts[0]
-        slot = host.slot(host.current)
-        if slot is None or not slot.alive:
-            return "nothing serves now"
-        door = "" if host.front.pid else ", behind a closed front door"
-        return f"v{slot.number} serves{door}"
+        said: dict[str, list[str]] = {}
+        for host in self.target.observe().hosts:
+            slot = host.slot(host.current)
+            if host.unreachable:
+                found = "can't be reached"
+            elif slot is None or not slot.alive:
+                found = "nothing serves now"
+            else:
+                door = "" if host.front.pid else ", behind a closed front door"
+                found = f"v{slot.number} serves{door}"
+            said.setdefault(found, []).append(host.name)
+        if len(said) == 1:
+            return next(iter(said))
+        return "; ".join(f"{', '.join(names)}: {text}" for text, names in said.items())
 
     # Telling ---------------------------------------------------------------------
 
@@ -346,7 +402,8 @@ class Rollout:
             event.update(step=step.verb, host=step.host, release=step.release)
         if facts:
             event["facts"] = dict(facts)
-        self.target.record(event)
+        with self._writing:
+            self.target.record(event)
 
     def _note(self, plan: Plan, phase: str, step: Step, facts: dict[str, Any]) -> None:
         """Record a failure if that is possible: a full disk must not stop a revert."""
@@ -363,8 +420,10 @@ class Rollout:
             report.say(f"  the journal could not be written: {error}", "yellow")
 
     def _tell(self, step: Step, state: str, text: str, took: float) -> None:
-        self.steps.append({"step": step.verb, "state": state, "seconds": took})
-        report.step(state, step.verb, text, took)
+        said = {"step": step.verb, "host": step.host, "state": state, "seconds": took}
+        self.steps.append(said)
+        where = f"{step.host}: " if self._many else ""
+        report.step(state, step.verb, where + text, took)
 
 
 def recover(target: Target, environment: Environment, by: str) -> World:

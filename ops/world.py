@@ -43,7 +43,10 @@ class Front:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What one host looks like now. `free_disk` in MiB."""
+    """What one host looks like now. `free_disk` in MiB.
+
+    `unreachable` says why nothing is known of it; "" where it was reached.
+    """
 
     name: str
     current: int | None = None
@@ -52,6 +55,7 @@ class Host:
     front: Front = Front()
     port_holder: str = ""
     free_disk: int = 0
+    unreachable: str = ""
 
     def slot(self, number: int | None) -> Slot | None:
         """Return the slot of a release, None where the host has none."""
@@ -67,6 +71,11 @@ class World:
     history: History = field(default_factory=History)
 
     @property
+    def reached(self) -> tuple[Host, ...]:
+        """The hosts that could be looked at."""
+        return tuple(host for host in self.hosts if not host.unreachable)
+
+    @property
     def current(self) -> int | None:
-        """The release that has traffic; the first host speaks for all."""
-        return self.hosts[0].current if self.hosts else None
+        """The release that has traffic; the first host that was reached speaks."""
+        return self.reached[0].current if self.reached else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,22 @@ from tests.ops import worlds
 CASES = json.loads((Path(__file__).parent.parent / "cases" / "plan.json").read_text())
 
 
+SHORT = ("install", "stage", "migrate", "front", "prune", "close")
+
+
 def decide(case: dict[str, Any]) -> Plan | None:
     world, ask = worlds.world(case["world"]), case["ask"]
+    keys = {key: ask[key] for key in ("batch", "max_unavailable") if key in ask}
+    environment = replace(worlds.ENVIRONMENT, **keys)
     match ask["op"]:
         case "deploy":
             wanted = worlds.release(ask["number"], ask["artefact"])
             force = ask.get("force", False)
-            return plan_deploy(world, wanted, worlds.ENVIRONMENT, force=force)
+            return plan_deploy(world, wanted, environment, force=force)
         case "rollback":
-            return plan_rollback(world, worlds.ENVIRONMENT, ask.get("to"))
+            return plan_rollback(world, environment, ask.get("to"))
         case "recover":
-            return plan_recover(world, worlds.ENVIRONMENT)
+            return plan_recover(world, environment)
         case "up":
             return plan_up(world, worlds.ENVIRONMENT)
     return plan_down(world, worlds.ENVIRONMENT)
@@ -49,12 +55,26 @@ def named(case: dict[str, Any]) -> str:
 def test_the_plan_of_a_case(case: dict[str, Any]) -> None:
     plan, expect = decide(case), case["expect"]
     assert plan is not None
-    short = ("install", "stage", "migrate", "front", "prune", "close")
     steps = [
-        step.verb if step.verb in short else f"{step.verb} v{step.release}"
+        step.verb if step.verb in SHORT else f"{step.verb} v{step.release}"
         for step in plan.steps
     ]
     assert steps == expect["steps"]
+    assert (plan.release, plan.previous) == (expect["release"], expect["previous"])
+    assert expect.get("note", "") in " ".join(plan.notes)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if "stages" in c["expect"]], ids=named
+)
+def test_the_stages_of_a_case(case: dict[str, Any]) -> None:
+    plan, expect = decide(case), case["expect"]
+    assert plan is not None
+    stages: dict[int, list[str]] = {}
+    for step in plan.steps:
+        release = "" if step.verb in SHORT else f" v{step.release}"
+        stages.setdefault(step.stage, []).append(f"{step.host}: {step.verb}{release}")
+    assert [", ".join(stage) for stage in stages.values()] == expect["stages"]
     assert (plan.release, plan.previous) == (expect["release"], expect["previous"])
     assert expect.get("note", "") in " ".join(plan.notes)
 

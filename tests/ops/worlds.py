@@ -22,6 +22,8 @@ ENVIRONMENT = Environment(
     budget=Budget(
         environment=60, migrate=60, boot=20, gate=3, smoke=5, stop=5, free_disk=500
     ),
+    batch=0,
+    max_unavailable=0,
     pages=("/",),
     config={},
     from_environment=(),
@@ -42,18 +44,25 @@ def slot(number: int, said: str, secrets: tuple[str, ...] = ()) -> Slot:
     return Slot(number, whole, pids[0] if pids else None, pids, state == "alive")
 
 
-def world(said: dict[str, Any]) -> World:
-    """Return the world that a case describes."""
-    front = Front(900, said["front"]) if said.get("front") else Front()
+def host(said: dict[str, Any]) -> Host:
+    """Return the host that a case describes."""
     secrets = tuple(said.get("secrets", ()))
-    host = Host(
-        name="here",
-        current=said["current"],
-        slots=tuple(slot(int(n), text, secrets) for n, text in said["slots"].items()),
-        front=front,
+    return Host(
+        name=said.get("name", "here"),
+        current=said.get("current"),
+        slots=tuple(
+            slot(int(n), text, secrets) for n, text in said.get("slots", {}).items()
+        ),
+        front=Front(900, said["front"]) if said.get("front") else Front(),
         port_holder=said.get("port_holder", ""),
         free_disk=said.get("free_disk", 9000),
+        unreachable=said.get("unreachable", ""),
     )
+
+
+def world(said: dict[str, Any]) -> World:
+    """Return the world that a case describes: one host, or those under "hosts"."""
+    hosts = [host({**said, **each}) for each in said.get("hosts", [{}])]
     left = said.get("open")
     run = (
         Run("r1", left["op"], left["release"], left["previous"], 0.0) if left else None
@@ -64,4 +73,4 @@ def world(said: dict[str, Any]) -> World:
         traffic=tuple(said.get("traffic", ())),
         open=run,
     )
-    return World("local", (host,), history)
+    return World("local", tuple(hosts), history)
