@@ -149,9 +149,9 @@ def rollback(c, env="local", to=None, wait=0, dry_run=False, json=False):
 @verb(help={**_ENV, **_JSON})
 def status(c, env="local", json=False):
     """Say what serves, since when, by whom, and what stands by."""
-    from ops import delivery
+    from ops import status as standing
 
-    delivery.status(env, as_json=json)
+    standing.show(env, as_json=json)
 
 
 @verb(

@@ -129,7 +129,7 @@ def memory_of(checkout: Checkout) -> dict[str, list[float]]:
     master, *workers = sorted(status["processes"])
     return {
         "workers": [resident(pid) for pid in workers],
-        "front": [resident(status["front"]["pid"])],
+        "front": [resident(status["hosts"][0]["front"]["pid"])],
     }
 
 
