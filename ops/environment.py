@@ -34,6 +34,7 @@ class Budget:
     boot: int
     gate: int
     smoke: int
+    watch: int
     stop: int
     free_disk: int
 
@@ -226,7 +227,13 @@ def _record(kind: type, row: Mapping[str, Any], key: str, at: Any) -> Any:
         return at(key, name)
 
     _refuse_unknown(table, names, inside)
-    return kind(**{name: _integer(table, name, inside) for name in names})
+    # No time to watch is a choice, no time to boot is a mistake.
+    return kind(
+        **{
+            name: _integer(table, name, inside, low=0 if name == "watch" else 1)
+            for name in names
+        }
+    )
 
 
 def _config(row: Mapping[str, Any], at: Any) -> dict[str, str]:

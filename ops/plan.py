@@ -23,6 +23,7 @@ class Step:
     """One intention on one host: a verb of the house, a release, a sentence.
 
     Steps of one `stage` may go on side by side on different hosts, in order on each.
+    `against` is the release to compare with.
     An `optional` step may fail without making the deploy fail: traffic is safe.
     """
 
@@ -33,6 +34,7 @@ class Step:
     budget: float = 10.0
     optional: bool = False
     stage: int = 0
+    against: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def plan_deploy(
         [_prepare(host, release, environment) for host in hosts],
         [[_migrate(hosts[0], number, environment)]],
         [_try(host, number, environment, boot=True) for host in hosts],
-        *_moves(hosts, number, previous, environment),
+        *_moves(hosts, number, previous, environment, watched=True),
         [_tidy(world, host, keep=keep, environment=environment) for host in hosts],
     ]
     return Plan(
@@ -271,6 +273,8 @@ def _moves(
     number: int,
     previous: int | None,
     environment: Environment,
+    *,
+    watched: bool = False,
 ) -> list[list[list[Step]]]:
     """Return the switches: one host first, then the others batch by batch.
 
@@ -287,7 +291,10 @@ def _moves(
             text = f"move traffic to v{number}{came}"
             there = host.current == number
             lane = [] if there else [Step(SWITCH, host.name, text, number)]
-            lanes.append([*lane, _smoke(host, number, environment)])
+            lane.append(_smoke(host, number, environment))
+            if environment.budget.watch and watched:
+                lane.append(_watch(host, number, environment))
+            lanes.append(lane)
         stages.append(lanes)
     return stages
 
@@ -295,6 +302,15 @@ def _moves(
 def _smoke(host: Host, number: int, environment: Environment) -> Step:
     text = "ask the pages through the front door"
     return Step("smoke", host.name, text, number, environment.budget.smoke)
+
+
+def _watch(host: Host, number: int, environment: Environment) -> Step:
+    slot = host.slot(host.current)
+    against = slot.number if slot and slot.alive and slot.number != number else None
+    seconds = environment.budget.watch
+    old = f" with v{against}" if against else ""
+    text = f"compare v{number}{old} for {seconds} s"
+    return Step("watch", host.name, text, number, seconds, against=against)
 
 
 def _tidy(

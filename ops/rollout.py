@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops import probe, report
+from ops import probe, report, watch
 from ops.command import Answer, Request
 from ops.environment import Environment
 from ops.errors import (
@@ -190,6 +190,8 @@ class Rollout:
                 return act(step.host, "switch", number=number)
             case "smoke":
                 return self._smoke(step)
+            case "watch":
+                return self._watch(step)
             case "drain":
                 return act(step.host, "retire", number=number)
             case "stop":
@@ -239,6 +241,35 @@ class Rollout:
         ask = self.target.ask_front
         facts = _until_yes(probe.version(f"v{number}", artefact), ask, step)
         return {**facts, "asked": 1 + self._ask_pages(ask, step)}
+
+    def _watch(self, step: Step) -> dict[str, Any]:
+        """Compare what the new release counts with what the old one counted.
+
+        Raises:
+            GateFailed: it does worse, by the rules of `ops.watch`.
+        """
+        number = _number(step)
+
+        def counted(release: int) -> watch.Sample:
+            asked = [Request("GET", "/metrics", headers={"Accept": "text/plain"})]
+            (answer,) = self.target.ask(step.host, release, asked)
+            return watch.parse(answer.body.decode(errors="replace"))
+
+        old = counted(step.against) if step.against else watch.Sample()
+        before = counted(number)
+        until = time.monotonic() + step.budget
+        while True:
+            left = until - time.monotonic()
+            verdict = watch.judge(counted(number).since(before), old)
+            if verdict.state == "FAIL":
+                raise GateFailed(
+                    f"watch of v{number} said no: {verdict.said}",
+                    where=step.host,
+                    next=f"inv logs --release v{number}",
+                )
+            if left <= 0:
+                return {"verdict": verdict.state, "said": verdict.said}
+            time.sleep(min(left, 1.0))
 
     def _ask_pages(
         self, ask: Callable[[Sequence[Request]], list[Answer]], step: Step
@@ -544,6 +575,8 @@ def _told(step: Step, facts: Mapping[str, Any]) -> str:
             return f"{step.text}, then {facts['asked']} pages and callbacks"
         case "smoke":
             return f"{step.text}: {facts['asked']} questions, all answered"
+        case "watch":
+            return f"{step.text}: {facts['verdict']}, {facts['said']}"
         case "front":
             return f"open the front door on port {facts['port']}"
     return step.text

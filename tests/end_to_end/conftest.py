@@ -76,17 +76,16 @@ class Project:
         path.write_text(f"{text}\n\n# Change {self.changes}.\n")
         self.commit()
 
-    def plant(self, text: str) -> None:
-        """Commit a fault at the end of the module that gunicorn imports."""
-        path = self.folder / PACKAGE / "wsgi.py"
+    def plant(self, text: str, module: str = "wsgi.py") -> None:
+        """Commit a fault at the end of a module of the dashboard."""
+        path = self.folder / PACKAGE / module
         path.write_text(path.read_text().rstrip("\n") + "\n\n\n" + text)
         subprocess.run([sys.executable, "-m", "black", "-q", str(path)], check=True)
         self.commit()
 
-    def mend(self) -> None:
+    def mend(self, module: str = "wsgi.py") -> None:
         """Take a planted fault out again."""
-        path = self.folder / PACKAGE / "wsgi.py"
-        shutil.copy(ROOT / PACKAGE / "wsgi.py", path)
+        shutil.copy(ROOT / PACKAGE / module, self.folder / PACKAGE / module)
         self.change()
 
     def journal(self) -> list[dict[str, Any]]:

@@ -35,6 +35,15 @@ def server(environ, start_response):
     start_response("503 Service Unavailable", [("Content-Length", "0")])
     return [b""]
 '''
+FAILS_A_PAGE = '''well = status
+
+
+def status(view, data):
+    """Fail for one page, which no gate asks for."""
+    if view.symbol == "MSFT":
+        raise RuntimeError("planted")
+    return well(view, data)
+'''
 FAILS_IN_PUBLIC = '''application = server
 
 
@@ -124,6 +133,30 @@ def shorten_budgets(project: Project) -> None:
     path.write_text(
         text.replace("gate = 15", "gate = 2").replace("smoke = 15", "smoke = 2")
     )
+
+
+def test_a_release_that_does_worse_under_load_is_put_back(project: Project) -> None:
+    before = project.status()
+    path = project.folder / "ops" / "environments.toml"
+    good = path.read_text()
+    path.write_text(good.replace("watch = 0", "watch = 20"))
+    project.plant(FAILS_A_PAGE, "routes.py")
+    client = Load(
+        before["url"],
+        keepalive_rps=20,
+        keepalive_connections=4,
+        new_rps=10,
+        requests=[Request("GET", "/"), Request("GET", "/charts/MSFT")],
+    ).start()
+    try:
+        ended = project.deploy()
+    finally:
+        client.stop()
+    path.write_text(good)
+    project.mend("routes.py")
+    assert ended.returncode == 4, ended.stderr
+    assert "of answers are errors" in ended.stderr
+    assert project.status()["current"] == before["current"]
 
 
 def test_no_process_of_a_broken_release_is_left(project: Project) -> None:

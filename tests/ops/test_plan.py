@@ -30,7 +30,8 @@ SHORT = ("install", "stage", "migrate", "front", "prune", "close")
 def decide(case: dict[str, Any]) -> Plan | None:
     world, ask = worlds.world(case["world"]), case["ask"]
     keys = {key: ask[key] for key in ("batch", "max_unavailable") if key in ask}
-    environment = replace(worlds.ENVIRONMENT, **keys)
+    budget = replace(worlds.ENVIRONMENT.budget, watch=ask.get("watch", 0))
+    environment = replace(worlds.ENVIRONMENT, budget=budget, **keys)
     match ask["op"]:
         case "deploy":
             wanted = worlds.release(ask["number"], ask["artefact"])

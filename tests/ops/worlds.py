@@ -20,7 +20,14 @@ ENVIRONMENT = Environment(
     seed="",
     web=Web(workers=1, threads=2),
     budget=Budget(
-        environment=60, migrate=60, boot=20, gate=3, smoke=5, stop=5, free_disk=500
+        environment=60,
+        migrate=60,
+        boot=20,
+        gate=3,
+        smoke=5,
+        watch=0,
+        stop=5,
+        free_disk=500,
     ),
     batch=0,
     max_unavailable=0,
