@@ -205,7 +205,7 @@ def _prove_and_build(environment: Environment) -> Artefact:
             first, *rest = verdict.findings.splitlines()
             report.step("warned", verdict.name, first)
             for line in rest:
-                report.say(" " * 24 + line)
+                report.say(" " * 27 + line)
     asked = f"{len(verdicts) - len(red)} of {len(verdicts)} green"
     old = sum(verdict.cached for verdict in verdicts)
     report.step(

@@ -123,7 +123,7 @@ def mark(state: str) -> str:
 
 def step(state: str, name: str, text: str, took: float | None = None) -> None:
     """Print one finished step of a plan."""
-    say(f"  {mark(state)} {name:<9} {seconds(took):>8}  {text}")
+    say(f"  {mark(state)} {name:<12} {seconds(took):>8}  {text}")
 
 
 def indent(text: str, by: int = 4) -> str:
