@@ -20,6 +20,44 @@ def setup(c, yes=False, dry_run=False):
     machine.setup(yes=yes, dry_run=dry_run)
 
 
+@verb(
+    help={
+        "env": "environment, a row of ops/environments.toml",
+        "hosts": "comma-separated user@host:port; default: the environment's own",
+        "user": "who may prepare a host: root, or a user with sudo",
+        "door": "nginx or none",
+        "port": "port of the front door; 0 is the environment's own",
+        "key": "public key that may log in as deploy; default: your ed25519 key",
+        "yes": "do not ask",
+        **_DRY,
+    }
+)
+def host_setup(
+    c,
+    env,
+    hosts="",
+    user="root",
+    door="nginx",
+    port=0,
+    key="",
+    yes=False,
+    dry_run=False,
+):
+    """Prepare bare Debian hosts for deploys: a user, a folder, a front door."""
+    from ops.hosts import host_setup as prepare
+
+    prepare(
+        env,
+        hosts,
+        user=user,
+        door=door,
+        port=port or None,
+        key=key,
+        dry_run=dry_run,
+        yes=yes,
+    )
+
+
 @verb(help={**_ENV, **_JSON})
 def doctor(c, env="local", json=False):
     """Check this machine and environment; name the command that mends each fault."""
@@ -168,6 +206,92 @@ def logs(c, env="local", release=None, lines=50, follow=False, grep=""):
     from ops import logs as written
 
     written.show(env, release=release, lines=lines, follow=follow, grep=grep)
+
+
+@verb(
+    help={
+        **_ENV,
+        "lines": "how many of the last runs",
+        "release": "the runs of one release such as v7, with their steps",
+        **_JSON,
+    }
+)
+def history(c, env="local", lines=20, release=None, json=False):
+    """Tell every run: when, what, how it ended, how long, by whom, why."""
+    from ops import operate
+
+    operate.history(env, lines=lines, release=release, as_json=json)
+
+
+@verb(help={**_ENV, "since": "such as 90d, 12w, 24h, 2026-03-01, all", **_JSON})
+def report(c, env="local", since="90d", json=False):
+    """Tell how well deploys went: success, durations, recovery, DORA keys."""
+    from ops import operate
+
+    operate.report_task(env, since=since, as_json=json)
+
+
+@verb(help={**_ENV, **_JSON})
+def config(c, env="local", json=False):
+    """Compare the variables that serve with those of the next deploy."""
+    from ops import operate
+
+    operate.config(env, as_json=json)
+
+
+@verb(help={**_ENV, **_DRY})
+def restart(c, env="local", dry_run=False):
+    """Renew the workers of what serves, without a failed request."""
+    from ops import operate
+
+    operate.restart(env, dry_run=dry_run)
+
+
+@verb(help={**_ENV, **_DRY})
+def prune(c, env="local", dry_run=False):
+    """Remove old releases, environments and backups that no rollback needs."""
+    from ops import operate
+
+    operate.prune(env, dry_run=dry_run)
+
+
+@verb(
+    help={
+        **_ENV,
+        "force": "end whoever holds the lease; needs --reason",
+        "reason": "why it can't wait, for the journal",
+        **_JSON,
+    }
+)
+def unlock(c, env="local", force=False, reason="", json=False):
+    """Show who may act now; end that holder when forced to."""
+    from ops import operate
+
+    operate.unlock(env, force=force, reason=reason, as_json=json)
+
+
+@verb(name="exec", help={**_ENV, "command": 'such as "python -m pip list"'})
+def exec_(c, command, env="local"):
+    """Run a program as the release that serves would; pass its exit code on."""
+    from ops import operate
+
+    raise SystemExit(operate.exec_(env, command))
+
+
+@verb(help=_ENV)
+def shell(c, env="local"):
+    """Open Python as the release that serves sees it."""
+    from ops import operate
+
+    raise SystemExit(operate.shell(env))
+
+
+@verb(help={**_ENV, "command": "one statement instead of a prompt"})
+def psql(c, env="local", command=""):
+    """Open psql, or sqlite3, on the database of what serves."""
+    from ops import operate
+
+    raise SystemExit(operate.psql(env, command))
 
 
 @verb(help={**_ENV, "port": "port of the front door, 0 picks a free one", **_DRY})

@@ -12,7 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ops import environment as environments
@@ -55,7 +55,8 @@ def deploy(
             return
         rollout = Rollout(target, environment, by_whom(), shipment)
         if not plan.empty:
-            rollout.carry_out(plan)
+            with _told(environment, plan, shipment.release):
+                rollout.carry_out(plan)
         after = target.observe()
         _keep_port(target, name, port)
     _confirm(plan, after)
@@ -82,7 +83,8 @@ def rollback(
             return
         rollout = Rollout(target, environment, by_whom())
         if not plan.empty:
-            rollout.carry_out(plan)
+            with _told(environment, plan):
+                rollout.carry_out(plan)
         after = target.observe()
     _confirm(plan, after)
     _ended(plan, target, rollout, begun, as_json)
@@ -149,6 +151,11 @@ def acting(
         return
     with signals_interrupt():
         target.take(doing, by_whom(), wait, report.say)
+        if environment.target != "local":
+            from ops.alerts import outbox
+
+            # What an earlier command could not send.
+            outbox.kick()
         try:
             yield recover(target, environment, by_whom())
         finally:
@@ -172,6 +179,17 @@ def _carry(
         _keep_port(target, name, port)
     if doing == "up":
         _ended(plan, target, rollout, begun, as_json=False)
+
+
+def _told(
+    environment: Environment, plan: Plan, release: Release | None = None
+) -> AbstractContextManager[Any]:
+    """Tell the team how a plan begins and ends; nobody is told of a laptop."""
+    if environment.target == "local":
+        return nullcontext()
+    from ops.alerts import outbox
+
+    return outbox.around(environment, plan, by_whom(), release)
 
 
 def _keep_port(target: Target, name: str, asked: str | None) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ops.command import Secret
 from ops.errors import Usage
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = Path(__file__).with_name("environments.toml")
+_ADDRESS = re.compile(
+    r"(?:(?P<user>[a-z_][a-z0-9_-]{0,31})@)?"
+    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?)"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,53 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where a host is reached: user ("" is who runs us), name or number, port."""
+
+    user: str
+    host: str
+    port: int = 22
+
+    @property
+    def name(self) -> str:
+        """What plans and reports call the host; the user is left out."""
+        return self.host if self.port == 22 else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}" if self.user else self.host
+
+    @classmethod
+    def parse(cls, text: str, variable: str) -> Address:
+        """Return the address in "deploy@10.0.0.1:2222"; user and port may be left out.
+
+        Raises:
+            Usage: the text is none; the message names the variable it is in.
+        """
+        match = _ADDRESS.fullmatch(text)
+        if not match or not 0 < int(match["port"] or 22) < 65536:
+            raise Usage(
+                f'"{text}" is not a host',
+                where=f"the variable {variable}",
+                allowed="user@name or user@name:port, separated by commas",
+            )
+        return cls(match["user"] or "", match["host"], int(match["port"] or 22))
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """How an ssh environment is found, and what a release may use on a host.
+
+    `hosts` and `url` are names of variables of the deployer's environment, so that a
+    clone needs no edit; `root` is below the home folder on the hosts, `memory` in MiB.
+    """
+
+    hosts: str
+    url: str
+    root: str
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """One row of environments.toml."""
 
@@ -57,24 +111,82 @@ class Environment:
     pages: tuple[str, ...]
     config: Mapping[str, str]
     from_environment: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    suffix: str = ""
+    fleet: Fleet | None = None
 
     @property
     def state(self) -> Path:
         """The folder that holds everything this environment has on this machine."""
         return state_home() / self.name
 
+    def hosts(self, environ: Mapping[str, str]) -> tuple[Address, ...]:
+        """Return the hosts of an ssh environment.
+
+        Raises:
+            Usage: the variable that lists them is not set, or holds something else.
+        """
+        variable = self.fleet.hosts if self.fleet else ""
+        listed = self._said(environ, variable, "deploy@192.0.2.1,deploy@192.0.2.2")
+        words = [word.strip() for word in listed.split(",")]
+        found = tuple(Address.parse(word, variable) for word in words if word)
+        if not found or len({address.name for address in found}) != len(found):
+            raise Usage(
+                f"{variable} names {'a host twice' if found else 'no host'}",
+                where="the deployer's environment",
+                allowed="user@name or user@name:port, separated by commas",
+            )
+        return found
+
+    def public_url(self, environ: Mapping[str, str]) -> str:
+        """Return where people find an ssh environment, ending with a slash.
+
+        Raises:
+            Usage: the variable that holds it is not set, or holds something else.
+        """
+        variable = self.fleet.url if self.fleet else ""
+        url = self._said(environ, variable, "https://example.org")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise Usage(
+                f"{variable} is not an address of a website",
+                where="the deployer's environment",
+                allowed="http://… or https://…",
+            )
+        return url.rstrip("/") + "/"
+
+    def _said(self, environ: Mapping[str, str], variable: str, example: str) -> str:
+        value = environ.get(variable, "").strip()
+        if not value:
+            raise Usage(
+                f"{variable} is not set",
+                where=f"the deployer's environment, for --env {self.name}",
+                next=f"export {variable}={example}",
+            )
+        return value
+
     def resolved(self, environ: Mapping[str, str]) -> dict[str, str | Secret]:
         """Return the release's configuration variables.
 
-        A name in `from_environment` that the deployer's environment sets becomes a
-        Secret; "{data}" becomes the environment's data folder.
+        A name in `from_environment` that the deployer's environment sets, with the
+        environment's suffix, becomes a Secret; "{data}" becomes its data folder.
+
+        Raises:
+            Usage: one that is required is not set.
         """
         values: dict[str, str | Secret] = {}
         for name, value in self.config.items():
             values[name] = value.replace("{data}", str(self.state / "data"))
         for name in self.from_environment:
-            if environ.get(name):
-                values[name] = Secret(environ[name])
+            value = environ.get(name + self.suffix)
+            if value:
+                values[name] = Secret(value)
+            elif name in self.required:
+                raise Usage(
+                    f"{name}{self.suffix} is not set",
+                    where=f"the deployer's environment, for --env {self.name}",
+                    next=f"export {name}{self.suffix}=…",
+                )
         values["WEB_WORKERS"] = str(self.web.workers)
         values["WEB_THREADS"] = str(self.web.threads)
         return values
@@ -137,11 +249,11 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         "batch",
         "max_unavailable",
     )
-    tables = ("web", "budget", "smoke", "config", "secrets")
+    tables = ("web", "budget", "smoke", "config", "secrets", "fleet")
     _refuse_unknown(row, (*known, *tables), at)
     return Environment(
         name=name,
-        target=_choice(row, "target", ("local",), at),
+        target=_choice(row, "target", ("local", "ssh"), at),
         port=_integer(row, "port", at, low=0, high=65535),
         gates=_words(row, "gates", at),
         dirty=_typed(row, "dirty", bool, "true or false", at),
@@ -153,7 +265,8 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         budget=_record(Budget, row, "budget", at),
         pages=_listed(row, "smoke", "pages", at),
         config=_config(row, at),
-        from_environment=_listed(row, "secrets", "from_environment", at),
+        **_secrets(row, at),
+        fleet=_fleet(row, at) if row["target"] == "ssh" else None,
     )
 
 
@@ -217,6 +330,49 @@ def _listed(row: Mapping[str, Any], table: str, key: str, at: Any) -> tuple[str,
     found = _typed(row, table, dict, "a table", at)
     _refuse_unknown(found, (key,), inside)
     return _words(found, key, inside)
+
+
+def _secrets(row: Mapping[str, Any], at: Any) -> dict[str, Any]:
+    """Return what is taken from the deployer's environment, and under which names."""
+
+    def inside(name: str) -> str:
+        return at("secrets", name)
+
+    found = {
+        "required": [],
+        "suffix": "",
+        **_typed(row, "secrets", dict, "a table", at),
+    }
+    _refuse_unknown(found, ("from_environment", "required", "suffix"), inside)
+    return {
+        "from_environment": _words(found, "from_environment", inside),
+        "required": _words(found, "required", inside),
+        "suffix": _typed(found, "suffix", str, "the end of a variable's name", inside),
+    }
+
+
+def _fleet(row: Mapping[str, Any], at: Any) -> Fleet:
+    """Return how an environment's hosts are found."""
+
+    def inside(name: str) -> str:
+        return at("fleet", name)
+
+    table = _typed(row, "fleet", dict, "a table", at)
+    _refuse_unknown(table, ("hosts", "url", "root", "memory"), inside)
+    for key, pattern, allowed in (
+        ("hosts", r"[A-Z][A-Z0-9_]*", "the name of a variable"),
+        ("url", r"[A-Z][A-Z0-9_]*", "the name of a variable"),
+        ("root", r"\w[\w-]*(/\w[\w-]*)+", "a folder below the home folder: a/b"),
+    ):
+        value = _typed(table, key, str, allowed, inside)
+        if not re.fullmatch(pattern, value):
+            raise Usage(
+                f'the key "{key}" has the value {value!r}',
+                where=inside(key),
+                allowed=allowed,
+            )
+    memory = _integer(table, "memory", inside, low=64, high=1_000_000)
+    return Fleet(table["hosts"], table["url"], table["root"], memory)
 
 
 def _record(kind: type, row: Mapping[str, Any], key: str, at: Any) -> Any:

@@ -66,8 +66,24 @@ class Lease:
             os.close(self.descriptor)
             self.descriptor = -1
 
+    def adopt(self, epoch: int) -> None:
+        """Go on under the epoch that all hosts of the environment have agreed on."""
+        _write(self.epoch_file, str(epoch))
+        self.epoch = epoch
+
+    def last_epoch(self) -> int:
+        """Return the epoch of the last one who took the lease, 0 if nobody ever did."""
+        try:
+            return int(self.epoch_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
     def held_by(self) -> dict[str, Any] | None:
-        """Return who holds the lease: by, doing, pid, since; None when it is free."""
+        """Return who holds the lease; None when it is free.
+
+        The keys are by, doing, pid, since, and alive: whether that process, which
+        is on this host, still runs.
+        """
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -78,16 +94,15 @@ class Lease:
         finally:
             os.close(descriptor)
         try:
-            return json.loads(self.holder.read_text())
+            said = json.loads(self.holder.read_text())
         except (FileNotFoundError, ValueError):
             # Taken just now, or by a process that died while it wrote.
             return {"by": "somebody", "doing": "something", "pid": 0, "since": 0}
+        there = os.path.exists(f"/proc/{said['pid']}") or not os.path.exists("/proc")
+        return {**said, "alive": there}
 
     def _next_epoch(self) -> int:
-        try:
-            epoch = int(self.epoch_file.read_text()) + 1
-        except (FileNotFoundError, ValueError):
-            epoch = 1
+        epoch = self.last_epoch() + 1
         _write(self.epoch_file, str(epoch))
         return epoch
 
@@ -108,8 +123,11 @@ def describe(holder: dict[str, Any] | None) -> str:
     if not holder["pid"]:
         return "somebody has just taken the lease"
     since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
-    alive = os.path.exists(f"/proc/{holder['pid']}") or not os.path.exists("/proc")
-    ghost = "" if alive else " (ended; a step it started is still running)"
+    ghost = (
+        ""
+        if holder.get("alive", True)
+        else " (ended; a step it started is still running)"
+    )
     return f"{holder['by']} is doing {holder['doing']} since {since}{ghost}"
 
 

@@ -53,7 +53,27 @@ PARTS = (
         "postgresql",
         "the server of the integration tests",
     ),
+    Part("ssh", ("ssh",), "openssh-client", "reaching the hosts of a fleet"),
+    Part("sshd", ("/usr/sbin/sshd",), "openssh-server", "the tests' throw-away hosts"),
+    Part("dbus", ("/usr/bin/dbus-daemon",), "dbus", "the tests' throw-away hosts"),
+    Part(
+        "systemd",
+        ("/lib/systemd/systemd", "/usr/lib/systemd/systemd"),
+        "systemd-sysv",
+        "PID 1 of the tests' throw-away hosts",
+    ),
+    Part(
+        "pam_systemd",
+        ("/usr/share/pam-configs/systemd",),
+        "libpam-systemd",
+        "systemd of an ordinary user there",
+    ),
+    Part("ip", ("ip", "/sbin/ip"), "iproute2", "their network"),
+    Part("nginx", ("nginx", "/usr/sbin/nginx"), "nginx", "their front door"),
+    Part("haproxy", ("haproxy", "/usr/sbin/haproxy"), "haproxy", "their balancer"),
 )
+# What Debian starts right after it is installed, and nothing here wants running.
+STARTED = ("postgresql", "nginx", "haproxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +174,11 @@ def setup(
         report.say("\nplan")
         for command in plan:
             report.say(f"  {command}")
-        if any(part.name == "postgresql" for part in missing):
+        started = [part.name for part in missing if part.name in STARTED]
+        if started:
             report.say(
-                "  Debian also starts a server of its own; the tests start theirs and\n"
-                "  do not need it: systemctl disable --now postgresql"
+                "  Debian also starts servers of its own; the tests start theirs and\n"
+                f"  do not need them: systemctl disable --now {' '.join(started)}"
             )
         unasked = yes or environ.get("CI") or not sys.stdin.isatty()
         if not dry_run:

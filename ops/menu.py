@@ -6,6 +6,7 @@ Imported by tasks.py on every `inv --list`, so it imports nothing heavy.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,11 @@ def verb(*arguments: Any, **options: Any) -> Any:
                 if code is None:
                     raise
                 raise Exit(code=code) from None
+            finally:
+                # Only a command that had something to tell has loaded it.
+                outbox = sys.modules.get("ops.alerts.outbox")
+                if outbox is not None:
+                    outbox.flush()
 
         return task(run, **options)
 
@@ -73,6 +79,16 @@ def contract_usage_errors() -> None:
             raise Exit(code=2) from None
 
     Program.parse_tasks = parse_tasks
+    show = Program.list_tasks
+
+    def list_tasks(self: Program) -> None:
+        try:
+            show(self)
+        except BrokenPipeError:
+            # `inv --list | head`: the reader has what it wanted.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    Program.list_tasks = list_tasks
 
 
 def _suggestion(program: Program, error: ParseError) -> str:

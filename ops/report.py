@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from ops.errors import OpsError
 
@@ -34,7 +34,11 @@ def colour(text: str, name: str, *, stream: Any = None) -> str:
 
 def say(text: str = "", tone: str = "") -> None:
     """Print talk: progress, plans, notices."""
-    print(colour(text, tone) if tone else text, file=sys.stderr, flush=True)
+    try:
+        print(colour(text, tone) if tone else text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        # Nobody listens any more; that must not stop a deploy half-way.
+        _silence(sys.stderr)
 
 
 def data(text: str) -> bool:
@@ -43,9 +47,16 @@ def data(text: str) -> bool:
         print(text, flush=True)
     except BrokenPipeError:
         # The reader (head, say) has what it wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         return False
     return True
+
+
+def _silence(stream: TextIO) -> None:
+    """Let all that is still written to a stream go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 _printed: list[str] = []

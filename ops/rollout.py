@@ -190,6 +190,8 @@ class Rollout:
                 return act(step.host, "switch", number=number)
             case "smoke":
                 return self._smoke(step)
+            case "reload":
+                return act(step.host, "reload", number=number, timeout=budget)
             case "watch":
                 return self._watch(step)
             case "drain":
@@ -575,6 +577,9 @@ def _told(step: Step, facts: Mapping[str, Any]) -> str:
             return f"{step.text}, then {facts['asked']} pages and callbacks"
         case "smoke":
             return f"{step.text}: {facts['asked']} questions, all answered"
+        case "reload":
+            late = f", {facts['busy']} old still busy" if facts["busy"] else ""
+            return f"{step.text}: {facts['renewed']} new{late}"
         case "watch":
             return f"{step.text}: {facts['verdict']}, {facts['said']}"
         case "front":

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ops.command import Answer, Request
 
@@ -44,15 +45,23 @@ def dial(sock: socket.socket, path: Path) -> None:
         os.close(folder)
 
 
-def ask(request: Request, *, port: int = 0, unix: Path | None = None) -> Answer:
-    """Send one Request to a loopback port or a unix socket; redirects are answers.
+def ask(
+    request: Request, *, port: int = 0, unix: Path | None = None, url: str = ""
+) -> Answer:
+    """Send one Request to a loopback port, a unix socket or below an http(s) URL.
+
+    Redirects are answers. Whoever answers for https must prove the name by a
+    certificate of an authority that this machine trusts.
 
     What cannot be asked is an Answer with status 0 and an error, since to a gate
     silence is an answer too.
     """
     begun = time.monotonic()
     connection: http.client.HTTPConnection
-    if unix is not None:
+    path = request.path
+    if url:
+        connection, path = _below(url, request)
+    elif unix is not None:
         connection = _UnixConnection(unix, request.timeout)
     else:
         connection = http.client.HTTPConnection(
@@ -60,7 +69,7 @@ def ask(request: Request, *, port: int = 0, unix: Path | None = None) -> Answer:
         )
     try:
         headers = {"Connection": "close", **request.headers}
-        connection.request(request.method, request.path, request.body or None, headers)
+        connection.request(request.method, path, request.body or None, headers)
         answer = connection.getresponse()
         body = answer.read(_LARGEST_BODY)
         found = {name.lower(): value for name, value in answer.getheaders()}
@@ -70,6 +79,16 @@ def ask(request: Request, *, port: int = 0, unix: Path | None = None) -> Answer:
         return Answer(0, seconds=time.monotonic() - begun, error=said)
     finally:
         connection.close()
+
+
+def _below(url: str, request: Request) -> tuple[http.client.HTTPConnection, str]:
+    """Return a connection to the server of a URL, and the path to ask it for."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPConnection
+    if parts.scheme == "https":
+        kind = http.client.HTTPSConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=request.timeout)
+    return connection, parts.path.rstrip("/") + request.path
 
 
 def port_is_free(port: int) -> bool:

@@ -45,7 +45,8 @@ class Front:
 class Host:
     """What one host looks like now. `free_disk` in MiB.
 
-    `unreachable` says why nothing is known of it; "" where it was reached.
+    `unreachable` says why nothing is known of it; "" where it was reached. `python`
+    is what an installed environment there depends on: version, machine, C library.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Host:
     port_holder: str = ""
     free_disk: int = 0
     unreachable: str = ""
+    python: str = ""
 
     def slot(self, number: int | None) -> Slot | None:
         """Return the slot of a release, None where the host has none."""

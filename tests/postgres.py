@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -47,8 +48,12 @@ def binaries() -> Path:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Run a server while the block runs; yield the URL of its database `postgres`."""
+def postgres(address: str = "") -> Iterator[str]:
+    """Run a server while the block runs; yield the URL of its database `postgres`.
+
+    With an `address` of this machine it also listens there, and trusts whoever is in
+    the same network of 256: throw-away hosts.
+    """
     found = binaries()
     # A socket's path may have 107 bytes, which rules out deep temporary folders.
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as name:
@@ -61,10 +66,21 @@ def postgres() -> Iterator[str]:
             "--username=postgres", "--encoding=UTF8", "--locale=C", "-D", data,
         )  # fmt: skip
         control = [*become, found / "pg_ctl", "-w", "-D", data]
+        port = 0
+        if address:
+            with socket.socket() as free:
+                free.bind((address, 0))
+                port = free.getsockname()[1]
+            settings += f" -c listen_addresses={address} -c port={port}"
+            with (data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {address}/24 trust\n")
         options = f"-k {folder} {settings}"
         _run(*control, "-l", folder / "log", "-o", options, "start")
         try:
-            yield f"postgresql://postgres@/postgres?host={folder}"
+            if address:
+                yield f"postgresql://postgres@{address}:{port}/postgres"
+            else:
+                yield f"postgresql://postgres@/postgres?host={folder}"
         finally:
             _run(*control, "-m", "immediate", "stop")
 

@@ -10,7 +10,15 @@ if TYPE_CHECKING:
 
 
 def open_target(environment: Environment) -> Target:
-    """Return the target that reaches an environment."""
+    """Return the target that reaches an environment; nothing is connected yet.
+
+    Raises:
+        Usage: a variable that says where its hosts are is not set.
+    """
+    if environment.target == "ssh":
+        from ops.targets.ssh import SshTarget
+
+        return SshTarget(environment)
     from ops.targets.local import LocalTarget
 
     return LocalTarget(environment)

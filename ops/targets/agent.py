@@ -15,43 +15,58 @@ journal. Layout of the state folder:
 
 from __future__ import annotations
 
-import hashlib
-import itertools
+import errno
 import json
 import os
-import re
+import platform
 import secrets
-import select
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ops import wire
 from ops.command import Answer, Command, Request
-from ops.errors import Refused, StepFailed, port_taken
+from ops.errors import Refused, StepFailed
 from ops.journal import Journal
 from ops.lease import Lease
 from ops.release import Release
 from ops.shell import Result, run
+from ops.targets import processes
+from ops.targets.doors import Door, OwnDoor
+from ops.targets.keepers import SLOT, Daemons, Keeper
+from ops.targets.processes import listing
 from ops.world import Front, Host, Slot
 
-FRONT = Path(__file__).with_name("front.py")
-_NAME = re.compile(r"v([1-9][0-9]*)")
-_PORT_TAKEN = 98
+# Files kept on a host that is reached over SSH: wheels, and agents (two files each).
+_WHEELS = 30
+_AGENTS = 6
 
 
 class Agent:
-    """The hands on one host, for one environment's state folder."""
+    """The hands on one host, for one environment's state folder.
 
-    def __init__(self, root: Path) -> None:
+    `shared`: the front door is another user's, who must be able to pass through the
+    folders above a release's socket, and to read none of them.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        keeper: Keeper | None = None,
+        doorway: Door | None = None,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.root = root
+        self.shared = shared
+        self.keeper = keeper or Daemons(root / "releases")
+        self.doorway = doorway or OwnDoor(root)
+        self.passable = 0o711 if shared else 0o700
         self.releases = root / "releases"
         self.environments = root / "envs"
         self.state = root / "state"
@@ -71,6 +86,9 @@ class Agent:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in folders:
                 (self.root / name).mkdir(exist_ok=True, mode=0o700)
+            if self.shared:
+                for path in (self.root.parent, self.root, self.releases):
+                    path.chmod(self.passable)
             if not os.access(self.state, os.W_OK):
                 raise PermissionError(0, "permission denied", str(self.state))
             self.journal.keep_reserve()
@@ -82,42 +100,65 @@ class Agent:
                 next="free the folder, or name another one in MLTRADING_STATE",
             ) from None
 
+    def take(
+        self,
+        doing: str,
+        by: str,
+        wait: float = 0.0,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Take the lease, and make ready what acting needs.
+
+        Raises:
+            Locked: somebody holds it. Refused: the disk is full or read-only.
+        """
+        self.prepare()
+        try:
+            self.lease.take(doing, by, wait=wait, tell=tell)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self.journal.give_up_reserve():
+                raise full(error, self.root) from None
+            self.lease.take(doing, by, wait=wait, tell=tell)
+        try:
+            self.keeper.prepare()
+        except BaseException:
+            self.lease.release()
+            raise
+
     def observe(self, port: int) -> Host:
         """Return what this host looks like, with the front door wanted on `port`."""
-        running = self._running()
+        running = self.keeper.running()
         slots = [
             self._slot(number, running.get(number, ()))
             for number in sorted({*self._numbers(), *running})
         ]
-        front = self.door()
-        holder = ""
-        if front.pid is None and port and not wire.port_is_free(port):
-            holder = _who_holds(port)
+        front = self.door(port)
         return Host(
             name=socket.gethostname(),
             current=self._current(),
             slots=tuple(slots),
             environments=frozenset(
                 path.name
-                for path in _listing(self.environments)
+                for path in listing(self.environments)
                 if (path / "READY").exists()
             ),
             front=front,
-            port_holder=holder,
+            port_holder=self.doorway.holder(port) if front.pid is None else "",
             free_disk=shutil.disk_usage(_existing(self.root)).free // (1024 * 1024),
+            python=self.python(),
         )
 
     def _numbers(self) -> list[int]:
-        matches = [_NAME.fullmatch(path.name) for path in _listing(self.releases)]
+        matches = [SLOT.fullmatch(path.name) for path in listing(self.releases)]
         return [int(match[1]) for match in matches if match]
 
-    def _slot(self, number: int, processes: tuple[int, ...]) -> Slot:
+    def _slot(self, number: int, pids: tuple[int, ...]) -> Slot:
         try:
             release = Release.parse((self._folder(number) / "release.json").read_text())
         except (OSError, ValueError, TypeError, KeyError):
             release = None
-        listens = bool(processes) and _listens(self._folder(number) / "app.sock")
-        return Slot(number, release, _master(processes), processes, listens)
+        listens = bool(pids) and _listens(self._folder(number) / "app.sock")
+        return Slot(number, release, processes.master(pids), pids, listens)
 
     def record_of(self, number: int) -> Release | None:
         """Return the record of a release, None where it is not whole."""
@@ -125,40 +166,18 @@ class Agent:
 
     def _current(self) -> int | None:
         try:
-            match = _NAME.fullmatch(Path(os.readlink(self.root / "current")).name)
+            match = SLOT.fullmatch(Path(os.readlink(self.root / "current")).name)
         except OSError:
             return None
         return int(match[1]) if match else None
 
-    def door(self) -> Front:
-        """Return the front door that runs, if one does."""
-        try:
-            said = json.loads((self.root / "front.json").read_text())
-            pid, port = int(said["pid"]), int(said["port"])
-        except (OSError, ValueError, KeyError):
-            return Front()
-        ours = str(self.root / "front") + os.sep
-        for argument in _arguments(pid):
-            if argument.startswith(ours):
-                return Front(pid, port, stale=Path(argument).name != _front_name())
-        return Front()
+    def door(self, port: int = 0) -> Front:
+        """Return the front door that is open, if one is."""
+        return self.doorway.seen(port)
 
-    def _running(self) -> dict[int, tuple[int, ...]]:
-        """Return the processes of each release, found by the pid file they name.
-
-        The process table is asked, not the pid files: a deployer that was killed
-        just after it started a release leaves a process and no pid file.
-        """
-        found: dict[int, list[int]] = {}
-        prefix = str(self.releases) + os.sep
-        for pid in _processes():
-            for flag, argument in itertools.pairwise(_arguments(pid)):
-                if flag != "--pid" or not argument.startswith(prefix):
-                    continue
-                match = _NAME.fullmatch(Path(argument).parent.name)
-                if match and argument.endswith("/app.pid"):
-                    found.setdefault(int(match[1]), []).append(pid)
-        return {number: tuple(pids) for number, pids in found.items()}
+    def python(self) -> str:
+        """Return what a release's installed environment on this host depends on."""
+        return f"cpython-{platform.python_version()}-{platform.machine()}"
 
     def _folder(self, number: int) -> Path:
         return self.releases / f"v{number}"
@@ -177,6 +196,15 @@ class Agent:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(fresh)
             return fresh
+
+    def adopt_key(self, key: bytes) -> None:
+        """Take over the key of the environment's other hosts."""
+        path = self.state / "key"
+        if not path.exists() or path.read_bytes() != key:
+            scratch = path.with_name(f".key-{os.getpid()}")
+            scratch.write_bytes(key)
+            scratch.chmod(0o600)
+            os.replace(scratch, path)
 
     # Before the switch -----------------------------------------------------------
 
@@ -224,6 +252,7 @@ class Agent:
         folder = self._folder(record.number)
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "lib").mkdir(parents=True)
+        folder.chmod(self.passable)
         for wheel in wheels:
             try:
                 with zipfile.ZipFile(wheel) as archive:
@@ -297,50 +326,32 @@ class Agent:
                 lines of its log are in the detail.
         """
         folder = self._folder(number)
-        processes = self._running().get(number, ())
-        if processes and _listens(folder / "app.sock"):
+        there = self.keeper.running().get(number, ())
+        if there and _listens(folder / "app.sock"):
             return {"started": False}
         # Half of a release: one that is still ending, or workers without a master.
-        _end(processes, timeout / 2)
+        if there:
+            self.keeper.stop(number, timeout / 2)
         # The process table has just said that no master runs: what a power cut left
         # here is stale, and gunicorn would refuse a pid file whose number lives again.
         for name in ("app.sock", "app.pid"):
             (folder / name).unlink(missing_ok=True)
         (folder / "run").mkdir(exist_ok=True)
         self._warm(number, timeout)
-        log = (folder / "app.log").open("ab")
-        begun = log.tell()
-        argv = (
-            *(str(self._python(number)), "-m", "gunicorn"),
-            *("--config", "python:mltrading_dashboard.gunicorn_conf"),
-            *("--bind", "unix:app.sock", "--pid", str(folder / "app.pid")),
-            "mltrading_dashboard.wsgi:server",
-        )
-        with log, _Notification() as notification:
-            environ = {
-                **self._environ(number),
-                "NOTIFY_SOCKET": notification.address,
-                "MLTRADING_RUNTIME_DIR": str(folder / "run"),
-            }
-            process = subprocess.Popen(
-                argv,
-                cwd=folder,
-                env={name: value for name, value in environ.items() if value},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            problem = notification.wait(process, timeout)
+        log = folder / "app.log"
+        begun = log.stat().st_size if log.exists() else 0
+        environ = {**self._environ(number), "MLTRADING_RUNTIME_DIR": f"{folder}/run"}
+        said = {name: value for name, value in environ.items() if value}
+        problem = self.keeper.start(number, said, timeout)
         if problem:
             self.stop(number, 2.0)
             raise StepFailed(
                 f"v{number} did not boot: {problem}",
-                where=str(folder / "app.log"),
-                detail=_tail(folder / "app.log", begun),
+                where=str(log),
+                detail=processes.tail(log, begun),
                 next="mend the code and run inv deploy again; the old version serves",
             )
-        return {"started": True, "pid": process.pid}
+        return {"started": True}
 
     def _warm(self, number: int, timeout: float) -> None:
         """Import the application once in an environment that is new.
@@ -392,43 +403,8 @@ class Agent:
         return {"moved": moved}
 
     def front(self, port: int, timeout: float) -> dict[str, Any]:
-        """Start the front door on a loopback port, or find it running."""
-        front = self.door()
-        if front.pid is not None:
-            return {"port": front.port, "started": False}
-        program = self.root / "front" / _front_name()
-        if not program.exists():
-            scratch = program.with_suffix(".new")
-            shutil.copyfile(FRONT, scratch)
-            os.replace(scratch, program)
-        argv = (
-            *(base_python(), "-I", str(program)),
-            *("--state", str(self.root), "--port", str(port)),
-        )
-        with (self.root / "front" / "front.log").open("ab") as log:
-            begun = log.tell()
-            with _Notification() as notification:
-                process = subprocess.Popen(
-                    argv,
-                    cwd=self.root,
-                    env={**_basics(), "NOTIFY_SOCKET": notification.address},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-                problem = notification.wait(process, timeout)
-        if problem and process.poll() == _PORT_TAKEN:
-            raise port_taken(port, _who_holds(port))
-        if problem:
-            _end((process.pid,), 1.0)
-            raise StepFailed(
-                f"the front door did not start: {problem}",
-                where=str(self.root / "front" / "front.log"),
-                detail=_tail(self.root / "front" / "front.log", begun),
-                next="inv doctor",
-            )
-        return {"port": self.door().port, "started": True}
+        """Open the front door on a port, or find it open."""
+        return self.doorway.open(port, timeout, base_python())
 
     # After the switch ------------------------------------------------------------
 
@@ -437,22 +413,17 @@ class Agent:
 
         A release that has traffic is refused.
         """
-        processes = self._running().get(number, ())
-        return {"stopped": len(processes), "killed": _end(processes, timeout)}
+        there = self.keeper.running().get(number, ())
+        killed = self.keeper.stop(number, timeout)
+        return {"stopped": len(there), "killed": killed}
 
     def retire(self, number: int) -> dict[str, Any]:
         """Ask a release to end by itself, without waiting for it."""
-        master = _master(self._running().get(number, ()))
-        if master is not None:
-            _signal(master, signal.SIGTERM)
-        return {"asked": master is not None}
+        return {"asked": self.keeper.retire(number)}
 
     def close(self, timeout: float) -> dict[str, Any]:
-        """End the front door."""
-        front = self.door()
-        if front.pid is not None:
-            _end((front.pid,), timeout)
-        return {"stopped": front.pid is not None}
+        """Close the front door."""
+        return self.doorway.close(timeout)
 
     def prune(self, numbers: Sequence[int], keep_backups: int = 5) -> dict[str, Any]:
         """Remove releases, environments that none needs, and half-made leftovers.
@@ -462,6 +433,8 @@ class Agent:
         current = self._current()
         for number in numbers:
             if number != current:
+                # One that ends again and again is not to be started again.
+                self.keeper.retire(number)
                 # Renamed first: a half-removed release must not look like one.
                 gone = self.releases / f".gone-{number}-{os.getpid()}"
                 try:
@@ -474,14 +447,12 @@ class Agent:
             if slot.release
         }
         leftovers = [
-            *(path for path in _listing(self.releases) if path.name.startswith(".")),
-            *(path for path in _listing(self.environments) if path.name not in needed),
-            *(
-                path
-                for path in _listing(self.root)
-                if path.name.startswith(".current-")
-            ),
-            *_oldest(_listing(self.root / "backups"), but=keep_backups),
+            *(path for path in listing(self.releases) if path.name.startswith(".")),
+            *(path for path in listing(self.environments) if path.name not in needed),
+            *(path for path in listing(self.root) if path.name.startswith(".current-")),
+            *_oldest(listing(self.root / "backups"), but=keep_backups),
+            *_oldest(listing(self.root / "wheels"), but=_WHEELS),
+            *_oldest(listing(self.root / "agent"), but=_AGENTS),
         ]
         for path in leftovers:
             if path.is_dir() and not path.is_symlink():
@@ -507,7 +478,7 @@ class Agent:
             ) from None
         inherited: dict[str, str | None] = dict.fromkeys(os.environ)
         lib = str(self._folder(number) / "lib")
-        return {**inherited, **_basics(), **said, "PYTHONPATH": lib}
+        return {**inherited, **processes.basics(), **said, "PYTHONPATH": lib}
 
     def _held(self) -> tuple[int, ...]:
         held = self.lease.descriptor
@@ -525,39 +496,6 @@ class Agent:
         return result
 
 
-class _Notification:
-    """Where a process says that it is ready, by systemd's sd_notify protocol."""
-
-    def __init__(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        # An abstract name: no file to remove, no limit of the path's length.
-        self.address = f"@mltrading-{secrets.token_hex(12)}"
-
-    def __enter__(self) -> _Notification:
-        self.sock.bind("\0" + self.address[1:])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sock.close()
-
-    def wait(self, process: subprocess.Popen[bytes], timeout: float) -> str:
-        """Return "" once the process is ready, else why it never will be."""
-        until = time.monotonic() + timeout
-        ended = os.pidfd_open(process.pid)
-        try:
-            while True:
-                left = until - time.monotonic()
-                if left <= 0:
-                    return f"it was not ready after {timeout:g} s"
-                ready, _, _ = select.select([self.sock, ended], [], [], left)
-                if self.sock in ready and b"READY=1" in self.sock.recv(4096):
-                    return ""
-                if ended in ready:
-                    return f"it ended with exit code {process.wait()}"
-        finally:
-            os.close(ended)
-
-
 # The release's environment is built by us alone: no warm-up, no surprise from outside.
 _UV: dict[str, str | None] = {
     "VIRTUAL_ENV": None,
@@ -568,139 +506,19 @@ _UV: dict[str, str | None] = {
 }
 
 
-def _basics() -> dict[str, str]:
-    """Return the few variables of this user that every process needs."""
-    names = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
-    return {name: os.environ[name] for name in names if os.environ.get(name)}
+def full(error: OSError, root: Path) -> Refused:
+    """Return the refusal to act where not even the lease can be noted."""
+    return Refused(
+        f"the state folder cannot be written: {error.strerror}",
+        where=str(root),
+        allowed="a folder of this user with free space",
+        next="free some space; what serves goes on serving",
+    )
 
 
 def base_python() -> str:
     """Return the interpreter below the checkout's environment, which may vanish."""
     return getattr(sys, "_base_executable", None) or sys.executable
-
-
-def _front_name() -> str:
-    """Return the file name of this version of the front door."""
-    return f"front-{hashlib.sha256(FRONT.read_bytes()).hexdigest()[:12]}.py"
-
-
-def _listing(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in _listing(Path("/proc")) if path.name.isdigit()]
-
-
-def _arguments(pid: int) -> list[str]:
-    """Return a process's arguments; none for one that is gone or a zombie."""
-    try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return []
-    return [os.fsdecode(part) for part in line.split(b"\0") if part]
-
-
-def _parent(pid: int) -> int:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    return int(stat.rpartition(")")[2].split()[1])
-
-
-def _master(processes: tuple[int, ...]) -> int | None:
-    """Return the process whose parent is none of the others."""
-    for pid in processes:
-        if _parent(pid) not in processes:
-            return pid
-    return None
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-
-
-def _end(processes: Sequence[int], timeout: float) -> int:
-    """End processes: their master politely, after `timeout` seconds all for good.
-
-    Returns how many had to be killed.
-
-    Raises:
-        StepFailed: a process outlives even that (it hangs inside the kernel).
-    """
-    watched: dict[int, int] = {}
-    for pid in processes:
-        try:
-            watched[os.pidfd_open(pid)] = pid
-        except ProcessLookupError:
-            continue
-    master = _master(tuple(processes))
-    if master is not None:
-        _signal(master, signal.SIGTERM)
-    until = time.monotonic() + timeout
-    killed = 0
-    try:
-        while watched:
-            left = until - time.monotonic()
-            if left <= 0 and killed:
-                numbers = ", ".join(str(pid) for pid in watched.values())
-                raise StepFailed(
-                    f"processes {numbers} can't be ended",
-                    next="look at them with ps; a reboot ends them",
-                )
-            if left <= 0:
-                for pid in watched.values():
-                    _signal(pid, signal.SIGKILL)
-                killed, until = len(watched), time.monotonic() + 5
-                continue
-            for ended in select.select(list(watched), [], [], left)[0]:
-                del watched[ended]
-                os.close(ended)
-    finally:
-        for descriptor in watched:
-            os.close(descriptor)
-    return killed
-
-
-def _who_holds(port: int) -> str:
-    """Name the process that listens on a loopback port, as far as we may see."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == "0A":
-                inodes.add(f"socket:[{fields[9]}]")
-    for pid in _processes():
-        for descriptor in _listing(Path(f"/proc/{pid}/fd")):
-            try:
-                held = os.readlink(descriptor) in inodes
-            except OSError:
-                continue
-            if held:
-                # Its name only: arguments of other programs are not ours to show.
-                return f"process {pid} ({Path((_arguments(pid) or ['?'])[0]).name})"
-    return "another program"
-
-
-def _tail(path: Path, begun: int, lines: int = 15) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(begun, path.stat().st_size - 16_384))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
 
 
 def _listens(path: Path) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ops import wire
 from ops.command import Answer, Request
 from ops.environment import Environment
-from ops.errors import Refused
+from ops.hands import Hands
 from ops.release import Release
 from ops.targets.agent import Agent
 from ops.world import World
@@ -29,13 +28,7 @@ class LocalTarget:
     def take(
         self, doing: str, by: str, wait: float, tell: Callable[[str], None]
     ) -> None:
-        self.agent.prepare()
-        try:
-            self.agent.lease.take(doing, by, wait=wait, tell=tell)
-        except OSError as error:
-            if error.errno != errno.ENOSPC or not self.agent.journal.give_up_reserve():
-                raise full(error, self.environment) from None
-            self.agent.lease.take(doing, by, wait=wait, tell=tell)
+        self.agent.take(doing, by, wait, tell)
 
     def release(self) -> None:
         self.agent.lease.release()
@@ -50,7 +43,8 @@ class LocalTarget:
         self.agent.journal.append({**event, "epoch": self.agent.lease.epoch})
 
     def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
-        return getattr(self.agent, verb)(**arguments)
+        does = self.agent if hasattr(self.agent, verb) else Hands(self.agent)
+        return getattr(does, verb)(**arguments)
 
     def record_of(self, host: str, number: int) -> Release | None:
         return self.agent.record_of(number)
@@ -62,18 +56,20 @@ class LocalTarget:
         port = self._port()
         return [wire.ask(request, port=port) for request in requests]
 
+    def ask_door(self, host: str, requests: Sequence[Request]) -> list[Answer]:
+        return self.ask_front(requests)
+
+    def python(self) -> str:
+        return self.agent.python()
+
+    def cancel(self) -> None:
+        """Nothing: the agent is in this process, where Ctrl-C ends its step."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port()}/"
 
     def _port(self) -> int:
         return self.agent.door().port or self.environment.port
-
-
-def full(error: OSError, environment: Environment) -> Refused:
-    """Return the refusal to act where not even the lease can be noted."""
-    return Refused(
-        f"the state folder cannot be written: {error.strerror}",
-        where=str(environment.state),
-        allowed="a folder of this user with free space",
-        next="free some space; what serves goes on serving",
-    )

@@ -45,5 +45,21 @@ class Target(Protocol):
     def ask_front(self, requests: Sequence[Request]) -> list[Answer]:
         """Ask whatever has traffic, as a user would."""
 
+    def ask_door(self, host: str, requests: Sequence[Request]) -> list[Answer]:
+        """Ask through one host's front door, whichever hosts the users reach."""
+
+    def python(self) -> str:
+        """Return what installed environments depend on, for a release's record.
+
+        Raises:
+            Refused: the hosts differ in it.
+        """
+
+    def cancel(self) -> None:
+        """Cut short the steps that are under way and may be; others finish."""
+
+    def close(self) -> None:
+        """Let go of connections; what was taken is given back."""
+
     def url(self) -> str:
         """Return where people find the environment."""

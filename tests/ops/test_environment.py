@@ -8,6 +8,7 @@ import pytest
 
 from ops import environment
 from ops.command import Secret
+from ops.environment import Address
 from ops.errors import Usage
 
 FILE = environment.FILE.read_text()
@@ -83,3 +84,97 @@ def test_the_embedded_database_lives_in_the_state_folder() -> None:
 )
 def test_state_follows_the_xdg_convention(environ: dict, wanted: Path) -> None:
     assert environment.state_home(environ) == wanted
+
+
+# Fleets -------------------------------------------------------------------------------
+
+STAGING = {
+    "MLTRADING_STAGING_HOSTS": "deploy@10.0.0.1, deploy@10.0.0.2:2222",
+    "STAGING_URL": "https://staging.example.org",
+    "DATABASE_URL_STAGING": "postgresql://x:y@h/d",
+}
+
+
+def test_hosts_come_from_the_variable_that_the_file_names() -> None:
+    hosts = environment.load("staging").hosts(STAGING)
+    assert hosts == (
+        Address("deploy", "10.0.0.1"),
+        Address("deploy", "10.0.0.2", 2222),
+    )
+    assert [host.name for host in hosts] == ["10.0.0.1", "10.0.0.2:2222"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a b", "deploy@", "@host", "-oProxyCommand=x", "h:0", "h:70000", "h;id", "u@-h"],
+)
+def test_a_host_that_is_none_is_refused_with_its_variable(text: str) -> None:
+    with pytest.raises(Usage, match="is not a host") as refused:
+        environment.load("prod").hosts({"MLTRADING_PROD_HOSTS": f"ok,{text}"})
+    assert "MLTRADING_PROD_HOSTS" in refused.value.where
+
+
+@pytest.mark.parametrize("text", ["h,h", "a@h,b@h", ","])
+def test_no_host_and_a_host_twice_are_refused(text: str) -> None:
+    with pytest.raises(Usage, match="MLTRADING_PROD_HOSTS names"):
+        environment.load("prod").hosts({"MLTRADING_PROD_HOSTS": text})
+
+
+@pytest.mark.parametrize("missing", STAGING)
+def test_a_variable_that_is_not_set_is_named(missing: str) -> None:
+    environ = {name: value for name, value in STAGING.items() if name != missing}
+    staging = environment.load("staging")
+    with pytest.raises(Usage, match=f"{missing} is not set") as refused:
+        staging.hosts(environ)
+        staging.public_url(environ)
+        staging.resolved(environ)
+    assert refused.value.next.startswith(f"export {missing}=")
+
+
+@pytest.mark.parametrize("url", ["example.org", "ftp://x", "https://", "http://x/?a=b"])
+def test_a_public_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(Usage, match="STAGING_URL is not an address"):
+        environment.load("staging").public_url({"STAGING_URL": url})
+
+
+def test_a_database_of_another_environment_is_not_taken() -> None:
+    with pytest.raises(Usage, match="DATABASE_URL_PRODUCTION is not set"):
+        environment.load("prod").resolved({**STAGING, "DATABASE_URL": "sqlite:///x"})
+    values = environment.load("staging").resolved(STAGING)
+    assert values["DATABASE_URL"] == Secret("postgresql://x:y@h/d")
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "ttl", "level"),
+    [("staging", "5", "300", "info"), ("prod", "20", "900", "warning")],
+)
+def test_fleets_have_the_numbers_that_were_asked_for(
+    name: str, pool: str, ttl: str, level: str
+) -> None:
+    found = environment.load(name)
+    config = found.config
+    assert (config["DATABASE_POOL_SIZE"], config["CACHE_TTL_SECONDS"]) == (pool, ttl)
+    assert (config["LOG_LEVEL"], config["DASH_DEBUG"]) == (level, "false")
+    assert (found.target, found.dirty) == ("ssh", False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ('root = "mltrading/staging"', 'root = "/etc"', "[staging.fleet] root"),
+        ('root = "mltrading/staging"', 'root = "a/../b"', "[staging.fleet] root"),
+        ('hosts = "MLTRADING_STAGING_HOSTS"', 'hosts = "a,b"', "[staging.fleet] hosts"),
+        ("memory = 1024", "memory = 1", "[staging.fleet] memory"),
+        ("memory = 1024", "memroy = 1024", "[staging.fleet] memroy"),
+        ('suffix = "_STAGING"', "suffix = 3", "[staging.secrets] suffix"),
+    ],
+)
+def test_a_wrong_key_of_a_fleet_is_refused_with_its_path(
+    tmp_path: Path, old: str, new: str, where: str
+) -> None:
+    assert old in FILE
+    path = tmp_path / "environments.toml"
+    path.write_text(FILE.replace(old, new, 1))
+    with pytest.raises(Usage) as refused:
+        environment.load("staging", path)
+    assert where in refused.value.where

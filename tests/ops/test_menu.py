@@ -113,3 +113,21 @@ def test_one_json_document_is_all_that_goes_to_the_output(
     said = capsys.readouterr()
     assert json.loads(said.out) == {"healthy": False}
     assert "it does not serve" in said.err
+
+
+@pytest.mark.parametrize("words", [("--list",), ("status", "--env", "lcoal")])
+def test_a_reader_that_leaves_early_is_no_error(words: tuple[str, ...]) -> None:
+    import os
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=ROOT,
+        stdout=writing if words == ("--list",) else subprocess.DEVNULL,
+        stderr=subprocess.PIPE if words == ("--list",) else writing,
+        text=True,
+    )
+    os.close(writing)
+    assert ended.returncode == (0 if words == ("--list",) else 2)
+    assert "Traceback" not in (ended.stderr or "")

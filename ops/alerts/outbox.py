@@ -1,0 +1,298 @@
+"""Keep notices until a channel took them; never change the verdict of a command.
+
+A notice is a file before it is a message. A thread sends what waits while the command
+goes on; `flush` gives it a few seconds at the end. What was not taken by then stays and
+goes out with the next command, for a day. A command that is killed between a channel's
+yes and the removal of the file makes a notice come twice, which is better than never.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ops import environment as environments
+from ops import report
+from ops.alerts.notice import Happening, Notice, compose, webhook
+from ops.command import Secret
+from ops.environment import Environment
+from ops.errors import OpsError, RevertFailed
+from ops.plan import Plan
+from ops.release import Release
+
+# At the end of a command its person waits for at most this long.
+SECONDS = 5.0
+# One channel that is silent must leave time for the other.
+_EACH = 2.0
+# Yesterday's news about a deploy misleads.
+_KEPT = 86_400.0
+_MOST = 200
+
+# Returns "" once somebody else has the notice, else why not, in one sentence.
+Send = Callable[[Notice, Secret, float], str]
+
+
+def _slack(notice: Notice, where: Secret, timeout: float) -> str:
+    from ops.alerts import slack
+
+    return slack.send(notice, where, timeout)
+
+
+def _mail(notice: Notice, where: Secret, timeout: float) -> str:
+    from ops.alerts import mail
+
+    return mail.send(notice, where, timeout)
+
+
+# Imported when used, which is in the sending thread: TLS costs a command 40 ms.
+CHANNELS: dict[str, Send] = {"slack": _slack, "mail": _mail}
+
+
+def address(channel: str, notice: Notice, environ: Mapping[str, str]) -> Secret | None:
+    """Return where a channel sends a notice to, None where it is not configured."""
+    if channel == "slack":
+        return webhook(notice.environment, environ)
+    url = environ.get("SMTP_URL")
+    return Secret(url) if url and notice.recipients and notice.sender else None
+
+
+class Outbox:
+    """A folder of notices that wait, one file for each channel; no address in it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        channels: Mapping[str, Send] = CHANNELS,
+        clock: Callable[[], float] = time.time,
+        each: float = _EACH,
+    ) -> None:
+        self.folder = folder
+        self.environ = environ
+        self.channels = channels
+        self.clock = clock
+        self.each = each
+        self.problems: list[str] = []
+        self._tried: set[str] = set()
+        self._thread: threading.Thread | None = None
+
+    def post(self, notice: Notice) -> None:
+        """Put a notice in for each channel that is configured, and begin to send.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        for channel in self.channels:
+            if address(channel, notice, self.environ) is not None:
+                self._write(f"{time.time_ns()}-{secrets.token_hex(4)}", channel, notice)
+        self.kick()
+
+    def waiting(self) -> list[Path]:
+        """Return the notices that no channel took yet, oldest first."""
+        try:
+            return sorted(self.folder.glob("[0-9]*.json"))
+        except OSError:
+            return []
+
+    def kick(self) -> None:
+        """Send beside the command, unless that goes on already."""
+        if self._untried() and not (self._thread and self._thread.is_alive()):
+            self._thread = threading.Thread(target=self.send, daemon=True)
+            self._thread.start()
+
+    def flush(self, seconds: float = SECONDS) -> list[str]:
+        """Wait at most `seconds` for what is being sent; return what went wrong."""
+        until = time.monotonic() + seconds
+        while True:
+            self.kick()
+            left = until - time.monotonic()
+            if self._thread is None or left <= 0:
+                break
+            self._thread.join(left)
+            if self._thread.is_alive() or not self._untried():
+                break
+        found, self.problems = self.problems, []
+        if self._thread is not None and self._thread.is_alive():
+            found = [*found, f"no answer within {seconds:g} s"]
+        return list(dict.fromkeys(found))
+
+    def send(self) -> None:
+        """Try once each notice that this command has not tried."""
+        for path in self.waiting()[:-_MOST]:
+            path.unlink(missing_ok=True)
+        while paths := self._untried():
+            self._tried.add(paths[0].name)
+            try:
+                self._send(paths[0])
+            except OSError as error:
+                self.problems.append(error.strerror or str(error))
+
+    def _send(self, path: Path) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        with os.fdopen(descriptor, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Another command sends this one at this moment.
+                return
+            if not os.fstat(file.fileno()).st_nlink:
+                return
+            found = _parsed(file.read())
+            if found is None or found[1].at + _KEPT < self.clock():
+                path.unlink(missing_ok=True)
+                return
+            channel, notice = found
+            where = address(channel, notice, self.environ)
+            if where is None or channel not in self.channels:
+                # Not configured here; another shell may be.
+                return
+            problem = self.channels[channel](notice, where, self.each)
+            if problem:
+                self.problems.append(f"{channel}: {problem}")
+            else:
+                path.unlink(missing_ok=True)
+
+    def _untried(self) -> list[Path]:
+        return [path for path in self.waiting() if path.name not in self._tried]
+
+    def _write(self, name: str, channel: str, notice: Notice) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = json.dumps({"channel": channel, "notice": asdict(notice)})
+        scratch = self.folder / f".{name}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(scratch, flags, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(scratch, self.folder / f"{name}.json")
+
+
+def _parsed(text: bytes) -> tuple[str, Notice] | None:
+    try:
+        said: dict[str, Any] = json.loads(text)
+        fields = dict(said["notice"])
+        fields["fields"] = tuple((str(k), str(v)) for k, v in fields["fields"])
+        fields["recipients"] = tuple(fields["recipients"])
+        return str(said["channel"]), Notice(**fields)
+    except (ValueError, TypeError, KeyError):
+        # A disk that was full, or a version that wrote it otherwise.
+        return None
+
+
+# What a command says to it ------------------------------------------------------------
+
+_boxes: list[Outbox] = []
+
+
+def opened() -> Outbox:
+    """Return this command's outbox."""
+    if not _boxes:
+        _boxes.append(Outbox(environments.state_home() / "outbox"))
+    return _boxes[0]
+
+
+def kick() -> None:
+    """Begin to send what an earlier command could not."""
+    _guarded(opened().kick)
+
+
+def flush(seconds: float = SECONDS) -> None:
+    """Give what waits its last seconds, at the end of a command."""
+    if not _boxes:
+        return
+    try:
+        problems = _guarded(lambda: opened().flush(seconds)) or ()
+    except KeyboardInterrupt:
+        # The command itself is over; only its message was still on the way.
+        problems = ["interrupted"]
+    for problem in problems:
+        report.say(f"  not told: {problem}; the next command tries again", "yellow")
+
+
+@contextmanager
+def around(
+    environment: Environment,
+    plan: Plan,
+    by: str,
+    release: Release | None = None,
+    *,
+    notes: tuple[tuple[str, str], ...] = (),
+    box: Outbox | None = None,
+) -> Iterator[None]:
+    """Tell that a plan begins and, whichever way it ends, how it ended.
+
+    What ends it passes through unchanged.
+    """
+    told = opened() if box is None else box
+    begun = time.monotonic()
+
+    def tell(event: str, **more: Any) -> None:
+        def put() -> None:
+            happening = Happening(
+                event=event,
+                op=plan.op,
+                by=by,
+                at=round(told.clock(), 3),
+                release=plan.release,
+                previous=plan.previous,
+                commit=release.commit if release else "",
+                artefact=release.artefact if release else "",
+                notes=notes,
+                **more,
+            )
+            values = environment.resolved(told.environ).values()
+            hidden = [value for value in values if isinstance(value, Secret)]
+            notice = compose(environment.name, happening, told.environ, hidden)
+            if notice is not None:
+                told.post(notice)
+
+        _guarded(put)
+
+    if plan.empty:
+        yield
+        return
+    tell("start")
+    try:
+        yield
+    except BaseException as error:
+        took = time.monotonic() - begun
+        critical = isinstance(error, RevertFailed)
+        tell("failure", reason=_reason(error), seconds=took, critical=critical)
+        raise
+    event = "rollback" if plan.op == "rollback" else "success"
+    tell(event, seconds=time.monotonic() - begun)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OpsError):
+        return error.what
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"a defect of the engine: {type(error).__name__}"
+
+
+def _guarded(act: Callable[[], Any]) -> Any:
+    """Do something about notices; whatever goes wrong is said and forgotten.
+
+    Broad on purpose: a deploy that went well must not end as failed because a message
+    about it could not be made.
+    """
+    try:
+        return act()
+    except Exception as error:
+        said = error.strerror if isinstance(error, OSError) else ""
+        report.say(f"  not told: {said or type(error).__name__}", "yellow")
+        return None

@@ -1,0 +1,445 @@
+"""Prepare bare Debian hosts for releases: `inv host-setup`.
+
+Look, plan, show, act, look again, over one connection to each host. A host whose key
+is not known is refused. What runs there are argument lists, and the small program
+`on_host`, which is sent over standard input.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ops import environment, errors, machine, report
+from ops.environment import Address
+from ops.hosts import plan
+from ops.hosts.plan import Facts, Step, Wish
+from ops.shell import Result
+from ops.targets import link
+
+ON_HOST = Path(__file__).with_name("on_host.py")
+_HOME = re.compile(r"(/[A-Za-z0-9._-]+)+")
+_KINDS = re.compile(r"(sk-)?(ssh-(ed25519|rsa)|ecdsa-sha2-nistp[0-9]+)(@openssh\.com)?")
+# Seconds that nginx may take until its workers are those of the new site.
+_SETTLE = 5.0
+
+
+def host_setup(
+    env: str,
+    hosts: str = "",
+    *,
+    user: str = "root",
+    door: str = "nginx",
+    port: int | None = None,
+    key: str = "",
+    dry_run: bool = False,
+    yes: bool = False,
+    environ: Mapping[str, str] = os.environ,
+    ask: Callable[[str], str] = input,
+) -> dict[str, tuple[str, ...]]:
+    """Prepare hosts for an environment; a second run changes nothing.
+
+    `hosts` are names or addresses with commas, each with `user@` or `:port` where that
+    differs; default: the environment's own. `user` logs in there: root, or one with
+    sudo that asks no password. `port` is the front door's, by default the one in
+    environments.toml. `key` is the file of the public key that may deploy. Returns
+    the names of the steps that were carried out on each host.
+
+    Raises:
+        Usage: a name, port or key that is not allowed.
+        Refused: a host is not known, lets nobody in, or is not fit; nothing changed.
+        StepFailed: a step failed, the ones before it stay done; run it again.
+    """
+    row = environment.load(env)
+    wish = wished(row, door=door, port=port, key=key)
+    places = addresses(hosts, user) if hosts else own_addresses(row, user, environ)
+    with ExitStack() as opened, ThreadPoolExecutor(len(places)) as pool:
+        lines = [opened.enter_context(Line(place, environ)) for place in places]
+        seen = list(pool.map(lambda line: _look_first(line, wish), lines))
+        todo = [
+            _show(line, wish, facts) for line, facts in zip(lines, seen, strict=True)
+        ]
+        if not any(todo):
+            report.say("\nall is as wished: nothing to do")
+        elif not dry_run:
+            _agree(len(lines), yes, environ, ask)
+        done = {
+            line.name: () if dry_run or not steps else _act(line, wish, facts)
+            for line, facts, steps in zip(lines, seen, todo, strict=True)
+        }
+    report.say(f"\n{plan.firewall(wish)}", "dim")
+    return done
+
+
+def wished(
+    row: environment.Environment, *, door: str, port: int | None, key: str
+) -> Wish:
+    """Return what is asked for.
+
+    Raises:
+        Usage: no fleet or door, a port out of range, no public key.
+    """
+    if row.fleet is None:
+        raise errors.Usage(
+            f'the environment "{row.name}" has no hosts to prepare',
+            where=f"--env {row.name}",
+            allowed='environments whose target is "ssh"',
+        )
+    port = row.port if port is None else port
+    if door not in plan.DOORS:
+        raise errors.Usage(
+            f'there is no door "{door}"',
+            where=f"--door {door}",
+            allowed=", ".join(plan.DOORS),
+        )
+    if not 1 <= port <= 65535:
+        raise errors.Usage(
+            f"{port} is no port", where="--port", allowed="a number from 1 to 65535"
+        )
+    line = public_key(Path(key or "~/.ssh/id_ed25519.pub"))
+    return Wish(row.name, line, row.fleet.root, door, port)
+
+
+def public_key(path: Path) -> str:
+    """Return the one public key that a file holds.
+
+    Raises:
+        Usage: there is no such file, or it holds something else.
+    """
+    allowed = "a file with one line: type, key, comment"
+    make = "ssh-keygen -t ed25519, or name a file: --key FILE"
+    try:
+        text = path.expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.Usage(
+            f"the public key can't be read: {getattr(error, 'strerror', '') or error}",
+            where=str(path),
+            allowed=allowed,
+            next=make,
+        ) from None
+    words = text.split(maxsplit=2)
+    fit = len(words) > 1 and "\n" not in text and text.isprintable()
+    if not (fit and _KINDS.fullmatch(words[0]) and _says(words[1], words[0])):
+        private = "a private key" if "PRIVATE KEY" in text else "no public key"
+        raise errors.Usage(
+            f"the file holds {private}", where=str(path), allowed=allowed, next=make
+        )
+    return text
+
+
+def _says(blob: str, kind: str) -> bool:
+    """True when the key itself says that it is of a kind."""
+    try:
+        raw = base64.b64decode(blob, validate=True)
+    except binascii.Error:
+        return False
+    return raw[4 : 4 + int.from_bytes(raw[:4], "big")] == kind.encode()
+
+
+def addresses(hosts: str, user: str) -> tuple[Address, ...]:
+    """Return the hosts of a list with commas; `user` is for those that name none.
+
+    Raises:
+        Usage: a name is not allowed, comes twice, or there is none.
+    """
+    found = []
+    for word in filter(None, (word.strip() for word in hosts.split(","))):
+        try:
+            found.append(Address.parse(word if "@" in word else f"{user}@{word}", ""))
+        except errors.Usage:
+            raise errors.Usage(
+                f'"{word}" is no host, or "{user}" no user',
+                where="--hosts, --user",
+                allowed="names or addresses with commas: host, user@host, host:2222",
+            ) from None
+    if not found or len({address.name for address in found}) != len(found):
+        raise errors.Usage(
+            "a host is named twice" if found else "no host is named",
+            where="--hosts",
+            allowed="one or more different hosts",
+            next="add --hosts NAME,NAME",
+        )
+    return tuple(found)
+
+
+def own_addresses(
+    row: environment.Environment, user: str, environ: Mapping[str, str]
+) -> tuple[Address, ...]:
+    """Return an environment's own hosts, to be entered by another user."""
+    return tuple(replace(address, user=user) for address in row.hosts(environ))
+
+
+class Line:
+    """One connection to a host, as root or as somebody who may become root."""
+
+    def __init__(
+        self, address: Address, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self.address = address
+        self.name, self.user = address.name, address.user
+        self._environ = environ
+        self._connection: Any = None
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def open(self) -> None:
+        """Connect and log in.
+
+        Raises:
+            Refused: the host is not known, not there, or does not let us in.
+        """
+        try:
+            self._connection = link.connect(self.address, self._environ)
+        except link.Unreachable as error:
+            port = "" if self.address.port == 22 else f"-p {self.address.port} "
+            raise errors.Refused(
+                f"{self.name} can't be reached: {error}",
+                where=f"{self.user}@{self.name}",
+                next=f"ssh {port}{self.address} true",
+            ) from None
+
+    def run(
+        self, argv: Sequence[str], *, text: str = "", timeout: float = 60
+    ) -> Result:
+        """Run a program on the host as root, with a text on its standard input.
+
+        Raises:
+            StepFailed: it had no end in time, or the connection was cut.
+        """
+        become = () if self.user == "root" else ("sudo", "-n", "--")
+        words = shlex.join((*become, "env", "LC_ALL=C.UTF-8", *argv))
+        begun = time.monotonic()
+        try:
+            # Not by Fabric's run: it types its input one character at a time.
+            with self._connection.transport.open_session(timeout=timeout) as channel:
+                channel.settimeout(timeout)
+                channel.exec_command(words)
+                with suppress(OSError):
+                    # A program may end before it has read all.
+                    channel.sendall(text.encode())
+                    channel.shutdown_write()
+                out = _all(channel.recv, channel, begun + timeout)
+                err = _all(channel.recv_stderr, channel, begun + timeout)
+                code = channel.recv_exit_status()
+        except TimeoutError:
+            raise self._lost(argv, f"no end after {timeout:g} s") from None
+        except OSError as error:
+            raise self._lost(argv, f"the connection was cut: {error}") from None
+        if code < 0:
+            raise self._lost(argv, "the connection was cut")
+        return Result(code, out, err, time.monotonic() - begun)
+
+    def call(self, verb: str, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """Run one verb of `on_host` and return what it says.
+
+        Raises:
+            StepFailed: it failed.
+        """
+        argv = ("python3", "-I", "-", verb, json.dumps(arguments))
+        result = self.run(argv, text=ON_HOST.read_text())
+        if not result.ok:
+            raise errors.StepFailed(
+                f"{verb} failed", where=self.name, detail=result.tail(5)
+            )
+        return json.loads(result.out)
+
+    def _lost(self, argv: Sequence[str], why: str) -> errors.StepFailed:
+        return errors.StepFailed(
+            f"{argv[0]}: {why}",
+            where=self.name,
+            next="look at the host, then run it again",
+        )
+
+
+def _all(read: Callable[[int], bytes], channel: Any, until: float) -> str:
+    """Return what comes until its end, or TimeoutError."""
+    parts = []
+    while True:
+        channel.settimeout(max(until - time.monotonic(), 0.001))
+        part = read(65536)
+        if not part:
+            return b"".join(parts).decode(errors="replace")
+        parts.append(part)
+
+
+def _look_first(line: Line, wish: Wish) -> Facts:
+    """Look at a host for the first time, and whether we may become root there."""
+    line.open()
+    root = line.run(("true",), timeout=30)
+    if not root.ok:
+        raise errors.Refused(
+            f"{line.user} may not become root on {line.name}",
+            where=f"{line.user}@{line.name}",
+            allowed="root, or a user with sudo that asks no password",
+            next="add --user root, or allow sudo without a password",
+        )
+    return look(line, wish)
+
+
+def look(line: Line, wish: Wish) -> Facts:
+    """Return the facts of a host, changing nothing.
+
+    Raises:
+        Refused: it has no dpkg, or a home whose name would need quotes.
+    """
+    form = "-f=${Package} ${db:Status-Status}\n"
+    asked = line.run(("dpkg-query", "-W", form, *wish.packages))
+    if asked.code not in (0, 1):
+        raise errors.Refused(
+            "the host has no Debian packages",
+            where=line.name,
+            allowed="Debian 12 or newer, or a system made from it",
+            next="prepare it by hand, by docs/how-to/prepare-hosts.md",
+        )
+    there = {name for name, state in _pairs(asked.out) if state == "installed"}
+    missing = tuple(name for name in wish.packages if name not in there)
+    if not line.run(("python3", "-c", "")).ok:
+        return Facts(missing=missing)
+    arguments = {
+        "user": wish.user,
+        "root": wish.root,
+        "key": wish.key,
+        "door": wish.door,
+        "port": wish.port,
+        "site": wish.site,
+    }
+    seen = line.call("observe", arguments)
+    units = ("systemctl", "show", "nginx.service", "-pUnitFileState", "-pActiveState")
+    states = dict(_pairs(line.run(units).out, "=")) if wish.door == "nginx" else {}
+    facts = Facts(
+        **{
+            **seen,
+            "missing": missing,
+            "python": tuple(seen["python"]),
+            "others": tuple(seen.get("others", ())),
+            "folders": {path: tuple(row) for path, row in seen["folders"].items()},
+            "enabled": states.get("UnitFileState") == "enabled",
+            "active": states.get("ActiveState") == "active",
+        }
+    )
+    if facts.home and not _HOME.fullmatch(facts.home):
+        raise errors.Refused(
+            f"the home of {wish.user} is {facts.home!r}",
+            where=line.name,
+            allowed="a path of letters, digits, dots, dashes and underscores",
+            next=f"usermod --home /home/{wish.user} --move-home {wish.user}",
+        )
+    return facts
+
+
+def _pairs(text: str, between: str = " ") -> list[tuple[str, str]]:
+    cut = [line.partition(between) for line in text.splitlines()]
+    return [(name, value) for name, _, value in cut]
+
+
+def _show(line: Line, wish: Wish, facts: Facts) -> tuple[Step, ...]:
+    """Print what a host has and what it will have; return the steps."""
+    steps = plan.steps(wish, facts, line.name)
+    report.say(f"\n{line.name}: host of {wish.env}, seen as {line.user}", "bold")
+    rows = plan.table(wish, facts)
+    changing = {step.name for step in steps}
+    tones = {i: "yellow" for i, row in enumerate(rows) if row[0] in changing}
+    report.say(report.table(rows, ("part", "is there", "to do"), tones=tones))
+    if not facts.python:
+        report.say("  the host has no Python yet: looked at again once it has")
+    return steps
+
+
+def _agree(
+    count: int, yes: bool, environ: Mapping[str, str], ask: Callable[[str], str]
+) -> None:
+    """Ask a person at a terminal."""
+    if yes or environ.get("CI") or not sys.stdin.isatty():
+        return
+    if ask(f"\nprepare {count} host(s)? [y/N] ").strip().lower() != "y":
+        raise errors.Refused("not prepared", next="add --yes to not be asked")
+
+
+def _act(line: Line, wish: Wish, facts: Facts) -> tuple[str, ...]:
+    """Carry out what a host lacks, look again, and return the steps' names."""
+    report.say(f"\n{line.name}", "bold")
+    done = []
+    steps = plan.steps(wish, facts, line.name)
+    if steps and steps[0].name == "packages":
+        _step(line, steps[0], partial(_install, line, facts.missing))
+        done.append("packages")
+        steps = plan.steps(wish, look(line, wish), line.name)
+    for step in steps:
+        _step(line, step, partial(_carry_out, line, step))
+        done.append(step.name)
+    until = time.monotonic() + _SETTLE
+    while left := plan.steps(wish, look(line, wish), line.name):
+        if time.monotonic() > until:
+            raise errors.StepFailed(
+                f"not all is as wished: {', '.join(step.name for step in left)}",
+                where=line.name,
+                detail="\n".join(step.said for step in left),
+                next="look at journalctl there, then run it again",
+            )
+    return tuple(done)
+
+
+def _step(line: Line, step: Step, act: Callable[[], None]) -> None:
+    """Print how one step ended, and after how long."""
+    begun = time.monotonic()
+    try:
+        act()
+    except errors.OpsError:
+        report.step("failed", step.name, step.said, time.monotonic() - begun)
+        raise
+    report.step("ok", step.name, step.said, time.monotonic() - begun)
+
+
+def _install(line: Line, packages: Sequence[str]) -> None:
+    """Install packages; lists that could not be renewed may be good enough."""
+    update, install = machine.installation(packages, ())
+    line.run(update.argv, timeout=update.timeout)
+    _must(line, install.argv, timeout=install.timeout)
+
+
+def _carry_out(line: Line, step: Step) -> None:
+    if step.argv:
+        _must(line, step.argv)
+        return
+    before = line.call(step.verb, step.arguments)
+    if step.verb == "site":
+        try:
+            _must(line, ("nginx", "-t", "-q"))
+        except errors.OpsError:
+            line.call("restore", before)
+            raise
+
+
+def _must(line: Line, argv: Sequence[str], *, timeout: float = 60) -> None:
+    result = line.run(argv, timeout=timeout)
+    if not result.ok:
+        raise errors.StepFailed(
+            f"{argv[0]} ended with {result.code}",
+            where=f"{line.name}: {shlex.join(argv)}",
+            detail=result.tail(8),
+            next="mend that on the host and run it again",
+        )

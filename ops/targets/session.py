@@ -1,0 +1,378 @@
+"""The agent on a host: carries out what its deployer asks, over stdin and stdout.
+
+It lives as long as its deployer: when stdin closes, or nothing comes for 15 s, it ends,
+and the kernel frees the lease. What must not be left half-way is finished first.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import platform
+import queue
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ops.command import Answer, Request
+from ops.errors import Locked, OpsError, Refused, StepFailed
+from ops.hands import Hands
+from ops.targets import protocol
+from ops.targets.agent import Agent
+from ops.targets.doors import HostDoor
+from ops.targets.keepers import Units
+from ops.targets.store import Store
+
+# What may be cut short: it leaves nothing that looks whole. All else is finished.
+BREAKABLE = frozenset(
+    ("look", "ask", "ask_door", "boot", "stage", "lacking_files", "make", "wheels")
+)
+# What changes the host, and so needs the lease and its epoch.
+EFFECTS = frozenset(
+    (
+        *("record", "adopt", "boot", "close", "data", "front", "make", "migrate"),
+        *("prune", "reload", "retire", "stage", "stop", "switch", "wheels"),
+    )
+)
+# What the agent itself and its hands do, with the same arguments as in one process.
+AGENTS = frozenset(
+    (
+        *("boot", "close", "data", "front", "migrate", "prune", "record_of", "retire"),
+        *("stop", "switch"),
+    )
+)
+HANDS = frozenset(("configuration", "end_holders", "holders", "reload"))
+
+
+class HostAgent(Agent):
+    """The agent on a host that several of its users share."""
+
+    def python(self) -> str:
+        """Return the version, machine and C library; patch levels don't matter."""
+        version = ".".join(platform.python_version_tuple()[:2])
+        library, number = platform.libc_ver()
+        return f"cpython-{version}-{platform.machine()}-{library}_{number}"
+
+
+class Verbs:
+    """Everything that a deployer may ask for."""
+
+    def __init__(self, agent: Agent, port: int, stream: Stream) -> None:
+        self.agent = agent
+        self.port = port
+        self.stream = stream
+        self.store = Store(agent.root)
+
+    def look(self, since: int | None) -> dict[str, Any]:
+        """Return the host, and the journal's events after the first `since`."""
+        events, torn = self.agent.journal.events()
+        return {
+            "host": self.agent.observe(self.port),
+            "new": list(events[since:]) if since is not None else [],
+            "count": len(events),
+            "epoch": events[-1].get("epoch", 0) if events else 0,
+            "torn": torn,
+        }
+
+    def take(self, doing: str, by: str, again: int = 0) -> dict[str, Any]:
+        """Take the lease; `again` is the epoch of a holder whose connection was cut.
+
+        Raises:
+            Locked: somebody holds it, or has held it since the cut.
+        """
+        lease = self.agent.lease
+        before = lease.last_epoch()
+        self.agent.take(doing, by)
+        if again and before > again:
+            lease.release()
+            raise Locked(
+                "somebody else has acted here while the connection was cut",
+                where=str(lease.lock),
+                next="inv status",
+            )
+        if again:
+            lease.adopt(again)
+        return {"epoch": lease.epoch, "key": self.agent.key()}
+
+    def adopt(self, epoch_of_all: int, key: bytes) -> None:
+        """Go on under the epoch and the key of the whole environment."""
+        self.agent.lease.adopt(epoch_of_all)
+        self.agent.adopt_key(key)
+
+    def release(self) -> None:
+        self.agent.lease.release()
+
+    def holder(self) -> dict[str, Any] | None:
+        return self.agent.lease.held_by()
+
+    def key(self) -> bytes:
+        return self.agent.key()
+
+    def record(self, event: dict[str, Any]) -> None:
+        self.agent.journal.append(event)
+
+    def ask(self, number: int, requests: Sequence[Request]) -> list[Answer]:
+        return self.agent.ask(number, requests)
+
+    def ask_door(self, requests: Sequence[Request]) -> list[Answer]:
+        from ops import wire
+
+        return [wire.ask(request, port=self.port) for request in requests]
+
+    def lacking_files(self, name: str, manifest: str) -> dict[str, Any]:
+        if (self.agent.environments / name / "READY").exists():
+            return {"made": True, "lacking": []}
+        lacking = self.store.lacking_files(name, manifest)
+        return {"made": False, "lacking": lacking}
+
+    def make(self, name: str) -> dict[str, Any]:
+        return self.store.make(name, self.stream)
+
+    def lacking_wheels(self, shas: Sequence[str]) -> list[str]:
+        return self.store.lacking_wheels(shas)
+
+    def wheels(self, shas: Sequence[str]) -> None:
+        self.store.take_wheels(shas, self.stream)
+
+    def stage(
+        self, release: str, shas: Sequence[str], environ: dict[str, str]
+    ) -> dict[str, Any]:
+        paths = [self.store.wheel(sha) for sha in shas]
+        return self.agent.stage(release, paths, environ)
+
+    def named(self, verb: str) -> Callable[..., Any]:
+        """Return what carries out a verb, here or of the agent itself."""
+        if verb in AGENTS:
+            return getattr(self.agent, verb)
+        if verb in HANDS:
+            return getattr(Hands(self.agent), verb)
+        if verb.startswith("_") or verb == "named" or not hasattr(type(self), verb):
+            raise Refused(f"the agent knows no {verb}", next="inv deploy again")
+        return getattr(self, verb)
+
+
+class Stream:
+    """The bytes that follow a request, as a file that can be read once."""
+
+    def __init__(self) -> None:
+        self.chunks: queue.Queue[bytes] = queue.Queue(maxsize=32)
+        self.rest = b""
+        self.ended = True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self.ended and (size < 0 or len(self.rest) < size):
+            chunk = self.chunks.get()
+            self.ended = not chunk
+            self.rest += chunk
+        size = len(self.rest) if size < 0 else size
+        found, self.rest = self.rest[:size], self.rest[size:]
+        return found
+
+    def begin(self) -> None:
+        self.rest, self.ended = b"", False
+
+    def drain(self) -> None:
+        """Throw away what a failed request left unread."""
+        while not self.ended:
+            self.ended = not self.chunks.get()
+        self.rest = b""
+
+
+class Session:
+    """One deployer's connection, from its first request until it is gone."""
+
+    def __init__(self, verbs: Verbs, incoming: int, outgoing: int) -> None:
+        self.verbs = verbs
+        self.incoming = incoming
+        self.outgoing = outgoing
+        # A signal's handler puts into it, which only this kind of queue allows.
+        self.inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.speaking = threading.Lock()
+        self.gone = threading.Event()
+        self.working = 0
+        self.breakable = False
+        # The shortest way that a message ever had, on two clocks that differ.
+        self.shortest = float("inf")
+
+    def serve(self) -> None:
+        """Answer requests, one after the other, until the deployer is gone."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        about = {"python": self.verbs.agent.python(), "program": f"{sys.path[0]}.pyz"}
+        self._say({"hello": about})
+        while (request := self.inbox.get()) and not self.gone.is_set():
+            self._answer(request)
+
+    def interrupt(self, *_: object) -> None:
+        """Cut short what may be: runs in the main thread, as a signal's handler."""
+        if self.breakable:
+            self.breakable = False
+            raise KeyboardInterrupt
+
+    # One request -----------------------------------------------------------------
+
+    def _answer(self, request: dict[str, Any]) -> None:
+        verb = str(request["verb"])
+        stream = self.verbs.stream
+        if request.get("stream"):
+            stream.begin()
+        self.working = request["id"]
+        try:
+            self._fence(request, verb)
+            act = self.verbs.named(verb)
+            self.breakable = verb in BREAKABLE
+            found = act(**request["args"])
+            self.breakable = False
+            said: dict[str, Any] = {"ok": found}
+        except KeyboardInterrupt:
+            said = {"error": {"kind": "Interrupted", "what": f"{verb} was cut short"}}
+        except (OpsError, OSError) as raised:
+            said = {"error": protocol.error(raised)}
+        except Exception as raised:
+            detail = "".join(traceback.format_exception(raised)[-3:])
+            said = {"error": {**protocol.error(raised), "detail": detail}}
+        finally:
+            self.breakable = False
+        if not self.gone.is_set():
+            stream.drain()
+            self._say({"id": request["id"], **said})
+
+    def _fence(self, request: dict[str, Any], verb: str) -> None:
+        """Refuse what nobody waits for any more, or what an older holder wants."""
+        late = time.monotonic() - float(request["at"]) - self.shortest
+        if late > protocol.LATE:
+            self._leave()
+            raise StepFailed(
+                f"{verb} came {late:.0f} s late and was not carried out",
+                next="inv status",
+            )
+        if verb in EFFECTS:
+            lease = self.verbs.agent.lease
+            if lease.descriptor < 0 or lease.last_epoch() != request["epoch"]:
+                raise Locked(
+                    f"{verb} was asked for under epoch {request['epoch']}, "
+                    f"which is over",
+                    where=str(lease.lock),
+                    next="inv status",
+                )
+
+    def _say(self, message: dict[str, Any]) -> None:
+        text = memoryview(protocol.line(message))
+        try:
+            with self.speaking:
+                while text:
+                    text = text[os.write(self.outgoing, text) :]
+        except OSError:
+            self._leave()
+
+    # The other thread ------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Read what comes, answer beats at once, pass on the rest."""
+        reader = _Reader(self.incoming)
+        try:
+            while not self.gone.is_set():
+                message = protocol.parse(reader.line())
+                if "at" in message:
+                    way = time.monotonic() - float(message["at"])
+                    self.shortest = min(self.shortest, way)
+                if "beat" in message:
+                    self._say({"beat": message["beat"]})
+                elif "cancel" in message:
+                    if message["cancel"] == self.working:
+                        _break_main()
+                elif "data" in message:
+                    self.verbs.stream.chunks.put(reader.exactly(message["data"]))
+                else:
+                    self.inbox.put(message)
+        except (EOFError, ValueError, OSError):
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let the main thread end when it may."""
+        self.gone.set()
+        self.inbox.put(None)
+        _break_main()
+
+
+class _Reader:
+    """Lines and bytes from a descriptor; silence is an end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.buffer = bytearray()
+
+    def _more(self) -> None:
+        ready, _, _ = select.select([self.descriptor], [], [], protocol.PATIENCE)
+        chunk = os.read(self.descriptor, 1024 * 1024) if ready else b""
+        if not chunk:
+            raise EOFError
+        self.buffer += chunk
+
+    def line(self) -> bytes:
+        begun = 0
+        while (end := self.buffer.find(b"\n", begun)) < 0:
+            begun = len(self.buffer)
+            self._more()
+        found = bytes(self.buffer[:end])
+        del self.buffer[: end + 1]
+        return found
+
+    def exactly(self, size: int) -> bytes:
+        while len(self.buffer) < size:
+            self._more()
+        found = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return found
+
+
+def _break_main() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve one deployer; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--root", required=True, help="below the user's home folder")
+    parser.add_argument("--name", required=True, help="name of the environment")
+    parser.add_argument("--port", type=int, default=80, help="of the web server")
+    parser.add_argument("--memory", type=int, default=1024, help="MiB of a release")
+    parser.add_argument("--attend", help="a program for the terminal, as base64 JSON")
+    options = parser.parse_args(arguments)
+    os.umask(0o077)
+    root = Path.home() / options.root
+    keeper = Units(root / "releases", options.name, options.memory)
+    agent = HostAgent(root, keeper, HostDoor(options.name), shared=True)
+    if options.attend:
+        return _attend(agent, json.loads(base64.b64decode(options.attend)))
+    # What is printed by mistake must not end up among our messages.
+    outgoing = os.dup(1)
+    os.dup2(2, 1)
+    session = Session(Verbs(agent, options.port, Stream()), 0, outgoing)
+    signal.signal(signal.SIGINT, session.interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: session._leave())
+    session.serve()
+    return 0
+
+
+def _attend(agent: Agent, arguments: dict[str, Any]) -> int:
+    """Run a program for whoever is at the terminal; return its exit code."""
+    try:
+        return int(Hands(agent).attend(**arguments)["code"])
+    except OpsError as error:
+        print(f"{error.what} {error.where}".strip(), file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

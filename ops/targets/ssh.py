@@ -1,0 +1,444 @@
+"""The `ssh` target: Linux hosts, each reached by one connection to an agent on it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ops import wire
+from ops.command import Answer, Request
+from ops.environment import Address, Environment
+from ops.errors import Locked, OpsError, Refused
+from ops.history import Event, History, fold
+from ops.lease import describe
+from ops.release import Release
+from ops.targets import trees
+from ops.targets.link import Link, Unreachable, lost
+from ops.world import Host, World
+
+# Seconds between two tries to connect to a host that can't be reached, and to take a
+# lease that somebody holds.
+AGAIN = 5.0
+_POLL = 0.2
+# How long an agent whose connection was cut may go on: its patience, and a margin.
+_ENDING = 20.0
+
+# Verbs that need no lease: they change nothing, or end whoever holds it.
+FREE = frozenset(("configuration", "end_holders", "holders"))
+
+Found = TypeVar("Found")
+
+
+class SshTarget:
+    """Several hosts that together are one environment."""
+
+    def __init__(
+        self, environment: Environment, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self.environment = environment
+        self.addresses = environment.hosts(environ)
+        self.public = environment.public_url(environ)
+        self.members = {
+            address.name: _Member(address, environment) for address in self.addresses
+        }
+
+    # Look ------------------------------------------------------------------------
+
+    def observe(self) -> World:
+        first = self.addresses[0].name
+
+        def look(member: _Member) -> tuple[Host, dict[str, Any]]:
+            since = len(member.events) if member.address.name == first else None
+            said = member.ask("look", since=since)
+            return replace(said["host"], name=member.address.name), said
+
+        found = self._each(look)
+        hosts, seen = [], {}
+        for name, result in found.items():
+            if isinstance(result, Unreachable):
+                hosts.append(Host(name, unreachable=str(result)))
+            else:
+                host, seen[name] = result
+                hosts.append(host)
+        return World(self.environment.name, tuple(hosts), self._history(seen))
+
+    def _history(self, seen: Mapping[str, Mapping[str, Any]]) -> History:
+        """Return the history that the host with the longest memory tells.
+
+        A host that was away while others were acted on has an older last epoch.
+        """
+        if not seen:
+            return History()
+        name = max(seen, key=lambda each: (seen[each]["epoch"], seen[each]["count"]))
+        member, said = self.members[name], seen[name]
+        with member.reading:
+            if len(member.events) + len(said["new"]) < said["count"]:
+                said = member.ask("look", since=len(member.events))
+            # Several threads may have looked: what one has read is not read twice.
+            missing = max(0, said["count"] - len(member.events))
+            member.events += said["new"][len(said["new"]) - missing :]
+            return fold(member.events, said["torn"])
+
+    def python(self) -> str:
+        hosts = self.observe().reached
+        found = {host.python: host.name for host in hosts}
+        if len(found) > 1:
+            raise Refused(
+                "the hosts run different Pythons or C libraries",
+                where="; ".join(f"{where}: {what}" for what, where in found.items()),
+                allowed="one and the same on all hosts of an environment",
+                next="bring the hosts to the same release of their distribution",
+            )
+        return next(iter(found), "")
+
+    def record_of(self, host: str, number: int) -> Release | None:
+        return self._ask(host, "record_of", number=number)
+
+    # The lease -------------------------------------------------------------------
+
+    def take(
+        self, doing: str, by: str, wait: float, tell: Callable[[str], None]
+    ) -> None:
+        """Take the lease of every host that can be reached, in sorted order, or none.
+
+        Raises:
+            Locked: somebody holds one of them. Refused: no host can be reached.
+        """
+        until = time.monotonic() + wait
+        self._each(lambda member: member.open())
+        told = False
+        while True:
+            try:
+                return self._take_all(doing, by)
+            except Locked as locked:
+                if time.monotonic() >= until:
+                    raise
+                if not told:
+                    tell(f"waiting up to {wait:g} s: {locked.what} ({locked.where})")
+                told = True
+                time.sleep(_POLL)
+
+    def _take_all(self, doing: str, by: str) -> None:
+        taken: dict[str, dict[str, Any]] = {}
+        away: dict[str, str] = {}
+        try:
+            for name in sorted(self.members):
+                try:
+                    said = self.members[name].ask("take", doing=doing, by=by)
+                except Unreachable as error:
+                    away[name] = str(error)
+                else:
+                    taken[name] = said
+            if not taken:
+                raise Refused(
+                    "no host can be reached",
+                    where="; ".join(f"{name}: {why}" for name, why in away.items()),
+                    next=f"inv doctor --env {self.environment.name}",
+                )
+        except BaseException:
+            self._give_back()
+            raise
+        epoch = max(said["epoch"] for said in taken.values())
+        key = next(
+            taken[address.name]["key"]
+            for address in self.addresses
+            if address.name in taken
+        )
+        for name, said in taken.items():
+            member = self.members[name]
+            member.held = (doing, by, epoch)
+            if said["epoch"] != epoch or said["key"] != key:
+                # Under the epoch that it has itself; from then on under that of all.
+                member.ask("adopt", under=said["epoch"], epoch_of_all=epoch, key=key)
+        for name in away:
+            # One that comes back while we act joins in.
+            self.members[name].held = (doing, by, epoch)
+
+    def release(self) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        def give(member: _Member) -> None:
+            member.held = None
+            if member.link is not None and not member.link.lost:
+                member.link.request("release")
+
+        self._each(give)
+
+    def holder(self) -> dict[str, Any] | None:
+        said = self._each(lambda member: member.ask("holder"))
+        held = [each for each in said.values() if isinstance(each, dict)]
+        return held[0] if held else None
+
+    def key(self) -> bytes:
+        for address in self.addresses:
+            try:
+                return self.members[address.name].ask("key")
+            except Unreachable as error:
+                away = error
+        raise lost(self.addresses[-1], "reading the key", str(away))
+
+    # Act -------------------------------------------------------------------------
+
+    def record(self, event: dict[str, Any]) -> None:
+        """Append to the journal of every host that was reached when we began.
+
+        Raises:
+            OSError: one of them can't write it, or none is left.
+        """
+
+        def append(member: _Member) -> None:
+            if member.held is None:
+                raise Unreachable("its lease is not held")
+            epoch = member.held[2]
+            member.ask("record", under=epoch, event={**event, "epoch": epoch})
+
+        said = self._each(append, connected=True)
+        if all(isinstance(each, Unreachable) for each in said.values()):
+            # All were lost just now: one more try, which connects again.
+            said = self._each(append)
+        if all(isinstance(each, Unreachable) for each in said.values()):
+            why = "; ".join(f"{name}: {each}" for name, each in said.items())
+            raise OSError(errno.EHOSTUNREACH, f"no host is left ({why})")
+
+    def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
+        limit = float(arguments.get("timeout") or 60.0) + 60.0
+        match verb:
+            case "install":
+                return self._install(host, **arguments)
+            case "stage":
+                return self._stage(host, **arguments)
+            case "attend":
+                return {"code": self._member(host, verb).attend(**arguments)}
+            case _ if verb in FREE:
+                return self._ask(host, verb, **arguments)
+        return self._effect(host, verb, limit=limit, **arguments)
+
+    def _install(
+        self,
+        host: str,
+        *,
+        name: str,
+        requirements: Path,
+        uv: str,
+        timeout: float,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """Make an environment on a host from what it has and what it lacks."""
+        python = self._member(host, "install").python
+        tree = trees.build(name, requirements, python, uv, timeout)
+        said = self._ask(host, "lacking_files", name=name, manifest=tree.manifest)
+        if said["made"]:
+            return {"made": False}
+        lacking = set(said["lacking"])
+        files: dict[str, Path] = {}
+        for line in tree.manifest.splitlines():
+            sha, _size, _mode, path = line.split(" ", 3)
+            if sha in lacking:
+                files.setdefault(sha, tree.site / path)
+        listed = sorted(files.items())
+        made = self._effect(host, "make", limit=timeout + 60.0, files=listed, name=name)
+        return {**made, "from_cache": tree.cached}
+
+    def _stage(
+        self,
+        host: str,
+        *,
+        release: str,
+        wheels: Sequence[Path],
+        environ: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Send the wheels that a host lacks, and unpack the release there."""
+        shas = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in wheels}
+        lacking = self._ask(host, "lacking_wheels", shas=list(shas))
+        if lacking:
+            files = [(sha, shas[sha]) for sha in lacking]
+            self._effect(host, "wheels", files=files, shas=lacking)
+        return self._effect(
+            host, "stage", release=release, shas=list(shas), environ=dict(environ)
+        )
+
+    def cancel(self) -> None:
+        for member in self.members.values():
+            if member.link is not None:
+                member.link.cancel()
+
+    # Ask -------------------------------------------------------------------------
+
+    def ask(self, host: str, number: int, requests: Sequence[Request]) -> list[Answer]:
+        return self._ask(host, "ask", number=number, requests=list(requests))
+
+    def ask_door(self, host: str, requests: Sequence[Request]) -> list[Answer]:
+        return self._ask(host, "ask_door", requests=list(requests))
+
+    def ask_front(self, requests: Sequence[Request]) -> list[Answer]:
+        return [wire.ask(request, url=self.public) for request in requests]
+
+    def url(self) -> str:
+        return self.public
+
+    def close(self) -> None:
+        for member in self.members.values():
+            if member.link is not None:
+                member.link.close()
+
+    # Small parts -----------------------------------------------------------------
+
+    def _ask(self, host: str, verb: str, **arguments: Any) -> Any:
+        member = self.members[host]
+        try:
+            return member.ask(verb, **arguments)
+        except Unreachable as error:
+            raise lost(member.address, verb, str(error)) from None
+
+    def _member(self, host: str, verb: str) -> Link:
+        """Return the open connection to a host."""
+        member = self.members[host]
+        try:
+            return member.open()
+        except Unreachable as error:
+            raise lost(member.address, verb, str(error)) from None
+
+    def _effect(self, host: str, verb: str, **arguments: Any) -> Any:
+        member = self.members[host]
+        try:
+            # Before anything else: a cut connection gets its lease back in there.
+            member.open()
+            if member.held is None:
+                raise Unreachable("its lease is not held")
+            return member.ask(verb, under=member.held[2], **arguments)
+        except Unreachable as error:
+            raise lost(member.address, verb, str(error)) from None
+
+    def _each(
+        self, work: Callable[[_Member], Found], *, connected: bool = False
+    ) -> dict[str, Found | Unreachable]:
+        """Do something on all hosts side by side, and return what came of it.
+
+        `connected`: only on hosts that are connected now. An error that is not about
+        reaching a host is raised when all have come to rest.
+        """
+        results: dict[str, Found | Unreachable] = {}
+        errors: dict[str, Exception] = {}
+
+        def one(name: str, member: _Member) -> None:
+            try:
+                results[name] = work(member)
+            except Unreachable as error:
+                results[name] = error
+            except (OpsError, OSError) as error:
+                errors[name] = error
+
+        chosen = {
+            name: member
+            for name, member in self.members.items()
+            if not connected or member.connected
+        }
+        threads = [
+            threading.Thread(target=one, args=item, daemon=True)
+            for item in list(chosen.items())[1:]
+        ]
+        for thread in threads:
+            thread.start()
+        for item in list(chosen.items())[:1]:
+            one(*item)
+        for thread in threads:
+            thread.join()
+        for name in chosen:
+            if name in errors:
+                raise errors[name]
+        return {name: results[name] for name in chosen}
+
+
+class _Member:
+    """One host: its connection, made when it is needed, and what was read there.
+
+    `held` is what the lease was taken with: doing, by, epoch.
+    """
+
+    def __init__(self, address: Address, environment: Environment) -> None:
+        self.address = address
+        self.environment = environment
+        self.link: Link | None = None
+        self.held: tuple[str, str, int] | None = None
+        self.events: list[Event] = []
+        self.reading = threading.RLock()
+        self._opening = threading.Lock()
+        self._tried = float("-inf")
+        self._why = ""
+
+    @property
+    def connected(self) -> bool:
+        return self.link is not None and not self.link.lost
+
+    def open(self) -> Link:
+        """Return the connection, made now if there is none.
+
+        A lease that was held when it was cut is taken again, which succeeds only if
+        nobody has acted on the host in between.
+
+        Raises:
+            Unreachable: there is none, and was none a moment ago either.
+        """
+        with self._opening:
+            if self.link is not None and not self.link.lost:
+                return self.link
+            if time.monotonic() - self._tried < AGAIN:
+                raise Unreachable(self._why)
+            fleet = self.environment.fleet
+            assert fleet is not None  # nosec B101
+            link = Link(
+                self.address,
+                fleet.root,
+                {
+                    "name": self.environment.name,
+                    "port": self.environment.port,
+                    "memory": fleet.memory,
+                },
+            )
+            try:
+                link.open()
+                if self.held is not None:
+                    _take_again(link, *self.held)
+            except Unreachable as error:
+                link.close()
+                self._tried, self._why = time.monotonic(), str(error)
+                raise
+            except BaseException:
+                link.close()
+                raise
+            self.link = link
+            return link
+
+    def ask(self, verb: str, **arguments: Any) -> Any:
+        return self.open().request(verb, **arguments)
+
+
+def _take_again(link: Link, doing: str, by: str, epoch: int) -> None:
+    """Take the lease under the epoch we had, waiting for our old agent to end."""
+    until = time.monotonic() + _ENDING
+    while True:
+        try:
+            link.request("take", doing=doing, by=by, again=epoch)
+            return
+        except Locked as locked:
+            ours = link.request("holder")
+            mine = ours and ours.get("epoch") == epoch
+            if time.monotonic() >= until or not mine:
+                raise Locked(
+                    (
+                        f"the connection was cut; now {describe(ours)}"
+                        if ours
+                        else locked.what
+                    ),
+                    where=locked.where,
+                    next="inv status",
+                ) from None
+            time.sleep(_POLL)

@@ -1,0 +1,198 @@
+"""What a host has already, by content: only what it lacks is sent to it.
+
+A manifest names the files of an installed environment, one a line: sha256, size, x or
+-, path. Files that another environment of the host has are linked, all others come in
+one tar stream whose members are named by their sha256. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tarfile
+import venv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from ops.errors import StepFailed
+
+MANIFEST = "FILES"
+_SHA = re.compile(r"[0-9a-f]{64}")
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a tree: what it holds, its size in bytes, where it is."""
+
+    sha: str
+    size: int
+    executable: bool
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.sha} {self.size} {'x' if self.executable else '-'} {self.path}"
+
+
+def parse(manifest: str) -> tuple[Entry, ...]:
+    """Return the files that a manifest names.
+
+    Raises:
+        StepFailed: a line is none, or its path leads out of the tree.
+    """
+    entries = []
+    for text in manifest.splitlines():
+        sha, size, mode, path = text.split(" ", 3)
+        inside = PurePosixPath(path)
+        if not _SHA.fullmatch(sha) or inside.is_absolute() or ".." in inside.parts:
+            raise StepFailed("a manifest names a file that can't be", where=path)
+        entries.append(Entry(sha, int(size), mode == "x", path))
+    return tuple(entries)
+
+
+class Store:
+    """The files below one environment's folder on a host."""
+
+    def __init__(self, root: Path) -> None:
+        self.environments = root / "envs"
+        self.wheels = root / "wheels"
+        self.expected: dict[str, tuple[Entry, ...]] = {}
+
+    def lacking_files(self, name: str, manifest: str) -> list[str]:
+        """Return the sha256 of the files of environment `name` that are not here."""
+        self.expected[name] = parse(manifest)
+        here = self._here()
+        wanted = {entry.sha for entry in self.expected[name]}
+        return sorted(wanted - here.keys())
+
+    def make(self, name: str, stream: BinaryIO) -> dict[str, Any]:
+        """Make environment `name` from a tar stream and from what is here.
+
+        Made under another name and renamed, so a cut leaves nothing that looks whole.
+
+        Raises:
+            StepFailed: a file does not hold what its name says.
+        """
+        entries = self.expected.pop(name)
+        home = self.environments / name
+        scratch = self.environments / f".{name}-{os.getpid()}"
+        shutil.rmtree(scratch, ignore_errors=True)
+        venv.EnvBuilder(symlinks=True, with_pip=False).create(scratch)
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        site = scratch / "lib" / version / "site-packages"
+        places: dict[str, list[Entry]] = {}
+        for entry in entries:
+            places.setdefault(entry.sha, []).append(entry)
+            (site / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        sent = _received(stream, {sha: site / places[sha][0].path for sha in places})
+        here = self._here()
+        for sha, same in places.items():
+            first = site / same[0].path
+            if sha not in sent:
+                source = here.get(sha)
+                if source is None or _digest(source) != sha:
+                    raise StepFailed(
+                        "a file of an older environment was changed or removed",
+                        where=str(source or first),
+                        next="inv deploy, which sends it again",
+                    )
+                os.link(source, first)
+            first.chmod(0o700 if same[0].executable else 0o600)
+            for other in same[1:]:
+                os.link(first, site / other.path)
+        (scratch / MANIFEST).write_text("".join(f"{each}\n" for each in entries))
+        (scratch / "READY").write_text("")
+        _sync_all(scratch)
+        shutil.rmtree(home, ignore_errors=True)
+        os.rename(scratch, home)
+        _sync_all(self.environments)
+        return {"made": True, "sent": len(sent), "files": len(entries)}
+
+    def lacking_wheels(self, shas: Iterable[str]) -> list[str]:
+        """Return which of these wheels are not here; a damaged one is not."""
+        return [
+            sha
+            for sha in shas
+            if not (self._wheel(sha).exists() and _digest(self._wheel(sha)) == sha)
+        ]
+
+    def take_wheels(self, shas: Iterable[str], stream: BinaryIO) -> None:
+        """Put wheels that were sent where `wheel` finds them."""
+        self.wheels.mkdir(mode=0o700, exist_ok=True)
+        scratch = {sha: self.wheels / f".{sha}-{os.getpid()}" for sha in shas}
+        for sha in _received(stream, scratch):
+            os.replace(scratch[sha], self._wheel(sha))
+
+    def wheel(self, sha: str) -> Path:
+        """Return a wheel that is here."""
+        path = self._wheel(sha)
+        os.utime(path)
+        return path
+
+    def _wheel(self, sha: str) -> Path:
+        if not _SHA.fullmatch(sha):
+            raise StepFailed(f"{sha} is not a sha256", where=str(self.wheels))
+        return self.wheels / f"{sha}.whl"
+
+    def _here(self) -> dict[str, Path]:
+        """Return a place of each file that an environment here holds."""
+        found: dict[str, Path] = {}
+        for manifest in self.environments.glob("*/" + MANIFEST):
+            for site in manifest.parent.glob("lib/python*/site-packages"):
+                for entry in parse(manifest.read_text()):
+                    path = site / entry.path
+                    if entry.sha not in found and _size(path) == entry.size:
+                        found[entry.sha] = path
+        return found
+
+
+def _received(stream: BinaryIO, places: dict[str, Path]) -> set[str]:
+    """Write the members of a tar stream to their places; return those that came."""
+    came = set()
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            source = archive.extractfile(member) if member.isreg() else None
+            if source is None or member.name not in places:
+                raise StepFailed(f"{member.name} was not asked for")
+            digest = hashlib.sha256()
+            with places[member.name].open("xb") as file:
+                while chunk := source.read(_CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+            if digest.hexdigest() != member.name:
+                raise StepFailed(
+                    "a file arrived with other contents than were announced",
+                    where=str(places[member.name]),
+                    next="inv deploy, which sends it again",
+                )
+            came.add(member.name)
+    return came
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _sync_all(folder: Path) -> None:
+    """Wait until all of the file system that holds a folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,456 @@
+"""The ssh target without a host: messages, the agent over pipes, units, files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.command import Answer, Request
+from ops.environment import Address
+from ops.errors import GateFailed, Locked, Refused, StepFailed
+from ops.targets import keepers, link, protocol, trees
+from ops.targets.agent import Agent
+from ops.targets.keepers import Units, environment_file
+from ops.targets.session import Stream
+from ops.targets.store import Store
+from ops.world import Front, Host, Slot
+from tests.ops import worlds
+
+# Messages -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Host("a", 3, (Slot(3, worlds.release(3), 7, (7, 8), True),), frozenset({"e"})),
+        Host("a", front=Front(1, 80), python="cpython-3.11-x86_64-glibc_2.36"),
+        [Request("POST", "/x", b"\0\xff", {"A": "b"}), Answer(200, {}, b"ok", 0.1)],
+        {"made": True, "path": "/x", "numbers": [1, None]},
+    ],
+)
+def test_values_keep_their_type_on_the_way(value: Any) -> None:
+    assert protocol.parse(protocol.line({"ok": value})) == {"ok": value}
+
+
+def test_an_error_arrives_as_what_was_raised() -> None:
+    said = protocol.error(GateFailed("no", where="x", next="y", detail="z"))
+    raised = protocol.raised(said, "host1")
+    assert isinstance(raised, GateFailed)
+    assert (raised.where, raised.next, raised.detail) == ("host1: x", "y", "z")
+    full = protocol.raised(protocol.error(OSError(28, "No space", "/x")), "host1")
+    assert isinstance(full, OSError) and full.errno == 28
+
+
+def test_a_defect_of_the_agent_is_a_failed_step() -> None:
+    raised = protocol.raised(protocol.error(ZeroDivisionError("by 0")), "host1")
+    assert isinstance(raised, StepFailed) and "ZeroDivisionError" in raised.what
+
+
+# The agent, over pipes ----------------------------------------------------------------
+
+PROGRAM = """
+import pathlib, signal, sys
+from ops.targets import protocol, session
+from ops.targets.agent import Agent
+protocol.PATIENCE, protocol.LATE = float(sys.argv[2]), 0.3
+agent = Agent(pathlib.Path(sys.argv[1]))
+agent.migrate = lambda number: (print("begun", file=sys.stderr, flush=True),
+                                signal.sigtimedwait((), number), "finished")[2]
+agent.boot = agent.migrate
+found = session.Session(session.Verbs(agent, 0, session.Stream()), 0, 1)
+signal.signal(signal.SIGINT, found.interrupt)
+found.serve()
+"""
+
+
+class Talk:
+    """A deployer's end of two pipes to an agent."""
+
+    def __init__(self, root: Path, patience: float) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(root), str(patience)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.number = 0
+        assert "hello" in self.hear()
+
+    def say(self, message: dict[str, Any], data: bytes = b"") -> None:
+        self.process.stdin.write(protocol.line(message) + data)
+        self.process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        return protocol.parse(self.process.stdout.readline())
+
+    def send(self, verb: str, epoch: int = 0, at: float = 0.0, **args: Any) -> None:
+        self.number += 1
+        said = {"id": self.number, "verb": verb, "args": args, "epoch": epoch}
+        self.say({**said, "at": at or time.monotonic()})
+
+    def ask(self, verb: str, epoch: int = 0, at: float = 0.0, **args: Any) -> Any:
+        self.send(verb, epoch, at, **args)
+        said = self.hear()
+        assert said["id"] == self.number
+        if "error" in said:
+            raise protocol.raised(said["error"], "host1")
+        return said["ok"]
+
+    def begun(self) -> None:
+        assert self.process.stderr.readline() == b"begun\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "staging"
+
+
+@pytest.fixture
+def talk(root: Path) -> Iterator[Talk]:
+    talk = Talk(root, 60.0)
+    yield talk
+    talk.process.stdin.close()
+    assert talk.process.wait(10) == 0
+    talk.process.stdout.close()
+    talk.process.stderr.close()
+
+
+def test_an_effect_needs_the_lease_and_its_epoch(talk: Talk) -> None:
+    with pytest.raises(Locked, match="epoch 0, which is over"):
+        talk.ask("switch", number=None)
+    epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    assert "moved" in talk.ask("switch", epoch, number=None)
+    with pytest.raises(Locked, match=f"epoch {epoch - 1}, which is over"):
+        talk.ask("switch", epoch - 1, number=None)
+
+
+def test_the_lease_dies_with_the_agent(talk: Talk, root: Path) -> None:
+    talk.ask("take", doing="a deploy", by="ann")
+    second = Talk(root, 60.0)
+    with pytest.raises(Locked, match="ann is doing a deploy"):
+        second.ask("take", doing="a deploy", by="bob")
+    talk.process.kill()
+    talk.process.wait()
+    assert second.ask("take", doing="a deploy", by="bob")["epoch"] == 2
+    second.process.communicate()
+    talk.process.returncode = 0
+
+
+def test_who_was_cut_off_gets_the_lease_back_unless_somebody_acted(
+    talk: Talk, root: Path
+) -> None:
+    mine = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    talk.ask("release")
+    assert talk.ask("take", doing="a deploy", by="ann", again=mine)["epoch"] == mine
+    talk.ask("release")
+    talk.ask("take", doing="a rollback", by="bob")
+    talk.ask("release")
+    with pytest.raises(Locked, match="somebody else has acted"):
+        talk.ask("take", doing="a deploy", by="ann", again=mine)
+
+
+def test_an_agent_that_hears_nothing_ends(root: Path) -> None:
+    talk = Talk(root, 0.2)
+    assert talk.process.wait(10) == 0
+    talk.process.communicate()
+
+
+def test_what_must_be_finished_is_finished_when_the_deployer_is_gone(
+    root: Path,
+) -> None:
+    talk = Talk(root, 60.0)
+    epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    talk.send("migrate", epoch, number=0.5)
+    talk.begun()
+    begun = time.monotonic()
+    talk.process.communicate()
+    assert time.monotonic() - begun > 0.3
+
+
+def test_what_may_be_cut_short_is_when_asked(talk: Talk) -> None:
+    epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    talk.send("boot", epoch, number=60)
+    talk.begun()
+    talk.say({"cancel": talk.number})
+    assert talk.hear()["error"]["kind"] == "Interrupted"
+    assert talk.ask("holder")["by"] == "ann"
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_not_carried_out(
+    root: Path,
+) -> None:
+    talk = Talk(root, 60.0)
+    epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    talk.process.send_signal(signal.SIGSTOP)
+    talk.send("switch", epoch, number=None)
+    sent = time.monotonic()
+    while time.monotonic() - sent < 0.5:
+        os.waitid(os.P_PID, talk.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+    talk.process.send_signal(signal.SIGCONT)
+    assert talk.process.wait(10) == 0
+    talk.process.communicate()
+    assert not (root / "current").exists()
+
+
+def test_a_beat_is_answered_while_a_step_goes_on(talk: Talk) -> None:
+    epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    talk.send("migrate", epoch, number=0.3)
+    talk.begun()
+    talk.say({"beat": 4, "at": time.monotonic()})
+    assert talk.hear() == {"beat": 4}
+    assert talk.hear()["ok"] == "finished"
+
+
+def test_only_verbs_of_the_list_are_answered(talk: Talk) -> None:
+    for verb in ("named", "_x", "__init__", "agent", "prepare"):
+        with pytest.raises((Refused, StepFailed)):
+            talk.ask(verb)
+
+
+def test_the_agent_needs_nothing_but_the_library(tmp_path: Path) -> None:
+    sha, program = link.agent()
+    assert (sha, program) == link.agent()
+    path = tmp_path / f"{sha}.pyz"
+    path.write_bytes(program)
+    words = ["-I", str(path), "--root=mltrading/x", "--name=x"]
+    for _ in ("unpacks itself", "finds itself unpacked"):
+        said = subprocess.run(
+            [sys.executable, *words],
+            env={"HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+        )
+        assert set(protocol.parse(said.stdout)) == {"hello"}, said.stderr
+    assert not (tmp_path / "mltrading").exists()
+
+
+# Files --------------------------------------------------------------------------------
+
+
+def manifest(files: dict[str, bytes]) -> str:
+    lines = (
+        f"{hashlib.sha256(text).hexdigest()} {len(text)} - {name}\n"
+        for name, text in files.items()
+    )
+    return "".join(lines)
+
+
+def tar(*texts: bytes, names: tuple[str, ...] = ()) -> io.BytesIO:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w|") as archive:
+        for number, text in enumerate(texts):
+            sha = hashlib.sha256(text).hexdigest()
+            member = tarfile.TarInfo(names[number] if names else sha)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
+    return io.BytesIO(out.getvalue())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / "envs").mkdir()
+    return Store(tmp_path)
+
+
+def test_only_what_a_host_lacks_is_sent(store: Store) -> None:
+    first = {"a/x.py": b"same", "a/y.py": b"old", "b.py": b"same"}
+    assert len(store.lacking_files("one", manifest(first))) == 2
+    store.make("one", tar(b"same", b"old"))
+    second = {"a/x.py": b"same", "a/y.py": b"new"}
+    lacking = store.lacking_files("two", manifest(second))
+    assert lacking == [hashlib.sha256(b"new").hexdigest()]
+    assert store.make("two", tar(b"new"))["sent"] == 1
+    (site,) = store.environments.glob("two/lib/python3*/site-packages")
+    assert (site / "a/x.py").read_bytes() + (site / "a/y.py").read_bytes() == b"samenew"
+    assert (store.environments / "two" / "READY").exists()
+
+
+def test_a_file_that_was_changed_on_the_way_is_refused(store: Store) -> None:
+    wanted = hashlib.sha256(b"right").hexdigest()
+    store.lacking_files("one", manifest({"x": b"right"}))
+    with pytest.raises(StepFailed, match="other contents"):
+        store.make("one", tar(b"wrong", names=(wanted,)))
+    assert not (store.environments / "one").exists()
+
+
+def test_a_file_that_was_changed_on_the_host_is_not_used(store: Store) -> None:
+    store.lacking_files("one", manifest({"x": b"right"}))
+    store.make("one", tar(b"right"))
+    next(store.environments.glob("one/lib/*/*/x")).write_bytes(b"wrong")
+    store.lacking_files("two", manifest({"x": b"right"}))
+    with pytest.raises(StepFailed, match="was changed"):
+        store.make("two", tar())
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x"])
+def test_a_path_that_leads_out_of_the_tree_is_refused(store: Store, path: str) -> None:
+    with pytest.raises(StepFailed, match="can't be"):
+        store.lacking_files("one", manifest({path: b"x"}))
+
+
+def test_a_damaged_wheel_is_sent_again(store: Store) -> None:
+    sha = hashlib.sha256(b"wheel").hexdigest()
+    assert store.lacking_wheels([sha]) == [sha]
+    store.take_wheels([sha], tar(b"wheel"))
+    assert store.lacking_wheels([sha]) == []
+    store.wheel(sha).write_bytes(b"torn")
+    assert store.lacking_wheels([sha]) == [sha]
+
+
+def test_a_stream_hands_on_what_comes_and_drops_the_rest() -> None:
+    stream = Stream()
+    for chunk in (b"abc", b"def", b"more", b""):
+        stream.chunks.put(chunk)
+    stream.begin()
+    assert (stream.read(4), stream.read(1)) == (b"abcd", b"e")
+    stream.drain()
+    assert stream.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("python", "wanted"),
+    [
+        ("cpython-3.11-x86_64-glibc_2.36", ("3.11", "x86_64-manylinux_2_36")),
+        ("cpython-3.13-aarch64-glibc_2.28", ("3.13", "aarch64-manylinux_2_28")),
+        ("cpython-3.12-x86_64-glibc_2.44", ("3.12", "x86_64-manylinux_2_40")),
+        ("cpython-3.12-x86_64-glibc_2.30", ("3.12", "x86_64-manylinux_2_28")),
+    ],
+)
+def test_wheels_are_chosen_for_the_hosts_python(python: str, wanted: tuple) -> None:
+    assert trees.platform(python) == wanted
+
+
+@pytest.mark.parametrize(
+    "python", ["cpython-3.11-x86_64-_", "cpython-3.11-riscv64-glibc_2.36", ""]
+)
+def test_a_host_without_wheels_is_refused(python: str) -> None:
+    with pytest.raises(Refused, match="nothing can be installed"):
+        trees.platform(python)
+
+
+# Units --------------------------------------------------------------------------------
+
+
+def test_the_unit_runs_one_release_within_its_limits() -> None:
+    unit = Units(Path("/home/d/m/staging/releases"), "staging", 512).template()
+    for line in (
+        "Type=notify",
+        "WorkingDirectory=/home/d/m/staging/releases/%i",
+        "EnvironmentFile=/home/d/m/staging/releases/%i/environ.unit",
+        "Restart=on-failure",
+        "MemoryMax=512M",
+        "KillMode=mixed",
+        "NoNewPrivileges=yes",
+    ):
+        assert f"\n{line}\n" in unit
+    assert "\nExecStart=/home/d/m/staging/releases/%i/env/bin/python -m " in unit
+
+
+def test_what_starts_with_the_host_is_what_current_names(tmp_path: Path) -> None:
+    (tmp_path / "releases" / "v7").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/v7")
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "systemctl"
+    fake.write_text('#!/bin/sh\necho "$@"\n')
+    fake.chmod(0o755)
+    unit = Units(tmp_path / "releases", "staging", 512).starter()
+    (command,) = [
+        line.removeprefix("ExecStart=")
+        for line in unit.splitlines()
+        if line.startswith("ExecStart=")
+    ]
+    said = subprocess.run(
+        shlex.split(command.replace("$$", "$")),
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split()[-1] == "mltrading-staging@v7.service"
+
+
+def test_variables_reach_the_unit_whatever_they_hold() -> None:
+    text = environment_file({"A": 'a "b" \\ $c `d` é', "B": "x\ny"})
+    assert text == 'A="a \\"b\\" \\\\ \\$c \\`d\\` é"\nB="x\ny"\n'
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ("Result=exit-code\nExecMainStatus=3\n", "it ended with exit code 3"),
+        ("Result=signal\nExecMainStatus=9\n", "signal 9 ended it"),
+        ("Result=oom-kill\n", "it used more memory than it may"),
+        ("Result=timeout\n", "it was not ready in time"),
+        ("Result=success\n", ""),
+        ("Result=resources\n", "systemd says resources"),
+    ],
+)
+def test_a_unit_says_how_it_ended(shown: str, said: str) -> None:
+    assert keepers.ended(shown) == said
+
+
+def test_a_user_without_systemd_is_sent_to_the_setup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    with pytest.raises(StepFailed, match="no systemd") as failed:
+        Units(tmp_path / "releases", "staging", 512, tmp_path / "units").prepare()
+    assert failed.value.next == "inv host-setup --env staging"
+
+
+def test_others_may_pass_through_to_the_socket_and_no_further(tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "m" / "staging", shared=True)
+    agent.prepare()
+    agent.stage(worlds.release(1).as_json(), [], {"X": "secret"})
+    slot = agent.releases / "v1"
+    for path in (tmp_path / "m", agent.root, agent.releases, slot):
+        assert path.stat().st_mode & 0o777 == 0o711
+    for path in (agent.state, agent.environments, slot / "environ.json"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+# Connections --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Somebody who takes calls and says nothing."""
+    monkeypatch.setattr(link, "CONNECT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_a_host_that_says_nothing_is_out_of_reach(silent: socket.socket) -> None:
+    port = silent.getsockname()[1]
+    with pytest.raises(link.Unreachable, match="no SSH"):
+        link.connect(Address("deploy", "127.0.0.1", port), {})
+
+
+def test_a_host_that_refuses_is_out_of_reach() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(link.Unreachable, match="no connection: Connection refused"):
+        link.connect(Address("deploy", "127.0.0.1", port), {})
+
+
+def test_keys_that_are_unknown_or_changed_read_differently() -> None:
+    address, file = Address("deploy", "10.0.0.1", 2222), Path("/k")
+    unknown = link.unknown_key(address, file)
+    assert unknown.next == "ssh-keyscan -t ed25519 -p 2222 10.0.0.1 >> /k"
+    changed = link.changed_key(address, file, "ssh-ed25519")
+    assert "HAS CHANGED" in changed.what and "[10.0.0.1]:2222" in changed.next
+    assert unknown.code == changed.code == 1
