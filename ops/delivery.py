@@ -250,7 +250,8 @@ def _shipment(
     values = environment.resolved(os.environ)
     taken = [slot.number for host in world.hosts for slot in host.slots]
     number = max([world.history.last, *taken]) + 1
-    python = f"cpython-{platform.python_version()}-{platform.machine()}"
+    # The interpreter that will run it: on a fleet the hosts', not the deployer's.
+    python = target.python()
     release = Release(
         number=number,
         artefact=artefact.digest,

@@ -124,6 +124,8 @@ class Rollout:
                 thread.join()
         except KeyboardInterrupt as error:
             errors.insert(0, error)
+            # A boot or an upload that nobody waits for any more is cut short.
+            self.target.cancel()
             for thread in threads:
                 thread.join()
         if errors:
@@ -240,7 +242,11 @@ class Rollout:
         """Ask the version, the pages and their callbacks through the front door."""
         number = _number(step)
         artefact = self._artefact(step.host, number)
-        ask = self.target.ask_front
+
+        def ask(requests: Sequence[Request]) -> list[Answer]:
+            # Through this host's own door: behind a balancer any host may answer.
+            return self.target.ask_door(step.host, requests)
+
         facts = _until_yes(probe.version(f"v{number}", artefact), ask, step)
         return {**facts, "asked": 1 + self._ask_pages(ask, step)}
 

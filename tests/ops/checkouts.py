@@ -13,7 +13,8 @@ OURS = {
     "marketdata": "packages/marketdata",
     "dashboard": "services/dashboard",
 }
-PURE = ("plan", "world", "release", "command", "errors")
+PURE = ("plan", "world", "history", "watch", "record", "release", "command", "errors")
+PURE += ("alerts/__init__", "alerts/notice")
 DOORS = ("shell", "wire", "journal", "targets/__init__")
 
 
