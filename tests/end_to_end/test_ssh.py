@@ -208,7 +208,7 @@ def test_a_killed_deployer_is_finished_by_the_next_command(staging: Staging) -> 
     killed = staging.begin("boot")
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    again = staging.deploy()
+    again = staging.deploy("--wait", "60")
     assert again.returncode == 0, again.stderr
     assert "left unfinished" in again.stderr
     assert len(set(staging.current())) == 1
@@ -225,7 +225,7 @@ def test_a_killed_agent_leaves_the_old_release_and_a_free_lease(
     # Before the step's request was on its way, a new agent has carried it out.
     assert deployer.returncode in (0, 1), said
     assert (staging.current() == before) == (deployer.returncode == 1)
-    again = staging.deploy()
+    again = staging.deploy("--wait", "60")
     assert again.returncode == 0, again.stderr
     assert len(set(staging.current())) == 1
 
