@@ -239,6 +239,21 @@ def config(c, env="local", json=False):
     operate.config(env, as_json=json)
 
 
+@verb(
+    help={
+        "env": "environment to let it onto",
+        "artefact": "the first 8 or more characters of its sha256",
+        "hours": "how long the approval holds",
+        **_JSON,
+    }
+)
+def approve(c, env, artefact, hours=4.0, json=False):
+    """Let one artefact onto one environment, once."""
+    from ops import approval, delivery
+
+    approval.approve(env, artefact, by=delivery.by_whom(), hours=hours, as_json=json)
+
+
 @verb(help={**_ENV, **_DRY})
 def restart(c, env="local", dry_run=False):
     """Renew the workers of what serves, without a failed request."""

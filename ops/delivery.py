@@ -55,6 +55,8 @@ def deploy(
             return
         rollout = Rollout(target, environment, by_whom(), shipment)
         if not plan.empty:
+            if environment.approval:
+                _approved(environment, artefact)
             with _told(environment, plan, shipment.release):
                 rollout.carry_out(plan)
         after = target.observe()
@@ -179,6 +181,19 @@ def _carry(
         _keep_port(target, name, port)
     if doing == "up":
         _ended(plan, target, rollout, begun, as_json=False)
+
+
+def _approved(environment: Environment, artefact: Artefact) -> None:
+    """Ask for a person's yes to this artefact here, and use it up.
+
+    Raises:
+        Refused: there is none; the message holds the command that gives one.
+    """
+    from ops import approval
+
+    yes = approval.require(environment, artefact.digest, by=by_whom())
+    approval.consume(yes)
+    report.step("ok", "approval", f"given by {yes.by}")
 
 
 def _told(

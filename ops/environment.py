@@ -102,6 +102,7 @@ class Environment:
     port: int
     gates: tuple[str, ...]
     dirty: bool
+    approval: bool
     keep: int
     seed: str
     web: Web
@@ -244,6 +245,7 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         "port",
         "gates",
         "dirty",
+        "approval",
         "keep",
         "seed",
         "batch",
@@ -257,6 +259,7 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         port=_integer(row, "port", at, low=0, high=65535),
         gates=_words(row, "gates", at),
         dirty=_typed(row, "dirty", bool, "true or false", at),
+        approval=_typed(row, "approval", bool, "true or false", at),
         keep=_integer(row, "keep", at, low=1, high=100),
         seed=_choice(row, "seed", ("", "sample"), at),
         web=_record(Web, row, "web", at),

@@ -16,6 +16,7 @@ ENVIRONMENT = Environment(
     port=8050,
     gates=("quality",),
     dirty=True,
+    approval=False,
     keep=2,
     seed="",
     web=Web(workers=1, threads=2),
