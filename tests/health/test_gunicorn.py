@@ -191,6 +191,8 @@ class Server:
             status, headers, _ = self.get("/work")
             assert (status, headers["X-Release"]) == (200, "r1")
             self.sent += 1
+        # An answer is counted when it has ended, a moment after its client has it.
+        wait_for(lambda: self.counted() == self.sent)
 
     def counted(self):
         text = self.get("/metrics")[2]
