@@ -172,16 +172,19 @@ def deploy(c, env="local", port=None, force=False, wait=0, dry_run=False, json=F
     help={
         **_ENV,
         "to": "a release such as v7; default: the last good one",
+        "minority": "act though most hosts are out of reach; the reason why",
         "wait": "seconds to wait for whoever holds the lease",
         **_DRY,
         **_JSON,
     }
 )
-def rollback(c, env="local", to=None, wait=0, dry_run=False, json=False):
+def rollback(c, env="local", to=None, minority=None, wait=0, dry_run=False, json=False):
     """Move traffic back to the last good release."""
     from ops import delivery
 
-    delivery.rollback(env, to=to, wait=wait, dry_run=dry_run, as_json=json)
+    delivery.rollback(
+        env, to=to, minority=minority, wait=wait, dry_run=dry_run, as_json=json
+    )
 
 
 @verb(help={**_ENV, **_JSON})

@@ -69,23 +69,37 @@ def rollback(
     name: str,
     *,
     to: str | None = None,
+    minority: str | None = None,
     dry_run: bool = False,
     as_json: bool = False,
     wait: float = 0.0,
 ) -> None:
-    """Move traffic back to the last good release, or to the one named."""
+    """Move traffic back to the last good release, or to the one named.
+
+    `minority` is the reason for acting on too few hosts (`ops.quorum`); it is in the
+    journal and in what the team is told.
+    """
     begun = time.monotonic()
     wanted = None if to is None else parse_number(to, "--to")
+    if minority is not None and not minority.strip():
+        raise Usage(
+            "nobody will know why",
+            where="--minority",
+            allowed='--minority "why the other hosts can\'t be waited for"',
+        )
     environment = load(name)
     target = open_target(environment)
     report.say(f"rollback {environment.name}", "bold")
-    with acting(target, environment, "a rollback", wait, dry_run) as world:
+    with acting(
+        target, environment, "a rollback", wait, dry_run, minority=bool(minority)
+    ) as world:
         plan = plan_rollback(world, environment, wanted)
         if _shown(plan, dry_run=dry_run, as_json=as_json):
             return
-        rollout = Rollout(target, environment, by_whom())
+        because = f"by a minority of hosts: {minority.strip()}" if minority else ""
+        rollout = Rollout(target, environment, by_whom(), because=because)
         if not plan.empty:
-            with _told(environment, plan):
+            with _told(environment, plan, because=because):
                 rollout.carry_out(plan)
         after = target.observe()
     _confirm(plan, after)
@@ -146,13 +160,15 @@ def acting(
     doing: str,
     wait: float,
     dry_run: bool,
+    *,
+    minority: bool = False,
 ) -> Iterator[World]:
     """Hold the lease, finish what was left open, and give the world as it is."""
     if dry_run:
         yield target.observe()
         return
     with signals_interrupt():
-        target.take(doing, by_whom(), wait, report.say)
+        target.take(doing, by_whom(), wait, report.say, minority=minority)
         if environment.target != "local":
             from ops.alerts import outbox
 
@@ -197,14 +213,18 @@ def _approved(environment: Environment, artefact: Artefact) -> None:
 
 
 def _told(
-    environment: Environment, plan: Plan, release: Release | None = None
+    environment: Environment,
+    plan: Plan,
+    release: Release | None = None,
+    because: str = "",
 ) -> AbstractContextManager[Any]:
     """Tell the team how a plan begins and ends; nobody is told of a laptop."""
     if environment.target == "local":
         return nullcontext()
     from ops.alerts import outbox
 
-    return outbox.around(environment, plan, by_whom(), release)
+    notes = (("because", because),) if because else ()
+    return outbox.around(environment, plan, by_whom(), release, notes=notes)
 
 
 def _keep_port(target: Target, name: str, asked: str | None) -> None:

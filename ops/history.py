@@ -83,6 +83,7 @@ def _run(run: Run | None, event: Event) -> Run:
             by=facts.get("by", ""),
             artefact=facts.get("artefact", ""),
             commit=facts.get("commit", ""),
+            reason=facts.get("reason", ""),
         )
     if event["phase"] in ("done", "fail"):
         step = (event["step"], facts.get("seconds", 0.0), event["phase"])
@@ -91,7 +92,7 @@ def _run(run: Run | None, event: Event) -> Run:
         run = replace(
             run,
             outcome=facts["outcome"],
-            reason=facts.get("reason", ""),
+            reason="; ".join(filter(None, (run.reason, facts.get("reason", "")))),
             seconds=round(event["at"] - run.began, 3),
         )
     return run

@@ -66,7 +66,7 @@ def plan_deploy(
         Refused: a host is not fit: no space, or its port belongs to somebody else.
     """
     number, previous = release.number, world.current
-    hosts, notes = _reached(world, environment)
+    hosts, notes = _reached(world, environment, most=environment.max_unavailable)
     for host in hosts:
         _refuse_unfit(host, environment)
         if not force:
@@ -236,18 +236,23 @@ def _staged(stages: list[list[list[Step]]]) -> tuple[Step, ...]:
     )
 
 
-def _reached(world: World, environment: Environment) -> tuple[list[Host], list[str]]:
+def _reached(
+    world: World, environment: Environment, *, most: int | None = None
+) -> tuple[list[Host], list[str]]:
     """Return the hosts to act on, and a note about each that is left out.
 
+    `most` is how many may be out of reach; without it the lease has decided already
+    (`ops.quorum`): going back must not wait for a host that is broken.
+
     Raises:
-        Refused: more hosts are out of reach than the environment allows.
+        Refused: more hosts are out of reach than that.
     """
     away = [host for host in world.hosts if host.unreachable]
-    if len(away) > environment.max_unavailable or not world.reached:
+    if not world.reached or (most is not None and len(away) > most):
         raise Refused(
             f"{len(away)} of {len(world.hosts)} hosts can't be reached",
             where="; ".join(f"{host.name}: {host.unreachable}" for host in away),
-            allowed=f"at most {environment.max_unavailable} out of reach",
+            allowed=f"at most {most or 0} out of reach (max_unavailable)",
             next=f"inv doctor --env {environment.name}",
         )
     notes = [

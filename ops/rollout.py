@@ -51,12 +51,16 @@ class Shipment:
 
 @dataclass(slots=True)
 class Rollout:
-    """One run: a plan being carried out on a target, told to the journal."""
+    """One run: a plan being carried out on a target, told to the journal.
+
+    `because` is what a person gave as a reason, where one had to be given.
+    """
 
     target: Target
     environment: Environment
     by: str
     shipment: Shipment | None = None
+    because: str = ""
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     moved: bool = False
     booted: bool = False
@@ -418,6 +422,8 @@ class Rollout:
 
     def _facts(self, plan: Plan) -> dict[str, Any]:
         facts: dict[str, Any] = {"by": self.by, "previous": plan.previous}
+        if self.because:
+            facts["reason"] = self.because
         if self.shipment:
             facts["artefact"] = self.shipment.release.artefact
             facts["commit"] = self.shipment.release.commit

@@ -26,7 +26,13 @@ class LocalTarget:
         return World(self.environment.name, (host,), self.agent.journal.history())
 
     def take(
-        self, doing: str, by: str, wait: float, tell: Callable[[str], None]
+        self,
+        doing: str,
+        by: str,
+        wait: float,
+        tell: Callable[[str], None],
+        *,
+        minority: bool = False,
     ) -> None:
         self.agent.take(doing, by, wait, tell)
 

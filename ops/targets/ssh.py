@@ -7,12 +7,12 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ops import wire
+from ops import quorum, wire
 from ops.command import Answer, Request
 from ops.environment import Address, Environment
 from ops.errors import Locked, OpsError, Refused
@@ -45,6 +45,7 @@ class SshTarget:
         self.environment = environment
         self.addresses = environment.hosts(environ)
         self.public = environment.public_url(environ)
+        self.minority = False
         self.members = {
             address.name: _Member(address, environment) for address in self.addresses
         }
@@ -104,13 +105,21 @@ class SshTarget:
     # The lease -------------------------------------------------------------------
 
     def take(
-        self, doing: str, by: str, wait: float, tell: Callable[[str], None]
+        self,
+        doing: str,
+        by: str,
+        wait: float,
+        tell: Callable[[str], None],
+        *,
+        minority: bool = False,
     ) -> None:
         """Take the lease of every host that can be reached, in sorted order, or none.
 
         Raises:
-            Locked: somebody holds one of them. Refused: no host can be reached.
+            Locked: somebody holds one of them. Refused: too few can be reached, or,
+                where a `minority` is allowed, none.
         """
+        self.minority = minority
         until = time.monotonic() + wait
         self._each(lambda member: member.open())
         told = False
@@ -136,12 +145,8 @@ class SshTarget:
                     away[name] = str(error)
                 else:
                     taken[name] = said
-            if not taken:
-                raise Refused(
-                    "no host can be reached",
-                    where="; ".join(f"{name}: {why}" for name, why in away.items()),
-                    next=f"inv doctor --env {self.environment.name}",
-                )
+            if not (self._enough(taken) and taken):
+                raise quorum.refuse(list(self.members), away, self.environment.name)
         except BaseException:
             self._give_back()
             raise
@@ -160,6 +165,9 @@ class SshTarget:
         for name in away:
             # One that comes back while we act joins in.
             self.members[name].held = (doing, by, epoch)
+
+    def _enough(self, held: Collection[str]) -> bool:
+        return self.minority or quorum.enough(list(self.members), held)
 
     def release(self) -> None:
         self._give_back()
@@ -191,7 +199,8 @@ class SshTarget:
         """Append to the journal of every host that was reached when we began.
 
         Raises:
-            OSError: one of them can't write it, or none is left.
+            OSError: one of them can't write it, or too few are left: another deployer
+                may have the others, so what this line announces must not be done.
         """
 
         def append(member: _Member) -> None:
@@ -201,12 +210,21 @@ class SshTarget:
             member.ask("record", under=epoch, event={**event, "epoch": epoch})
 
         said = self._each(append, connected=True)
-        if all(isinstance(each, Unreachable) for each in said.values()):
-            # All were lost just now: one more try, which connects again.
-            said = self._each(append)
-        if all(isinstance(each, Unreachable) for each in said.values()):
-            why = "; ".join(f"{name}: {each}" for name, each in said.items())
-            raise OSError(errno.EHOSTUNREACH, f"no host is left ({why})")
+        if not self._enough(_reached(said)):
+            # Some were lost just now: one more try, which connects again.
+            lost = [name for name in self.members if name not in _reached(said)]
+            said = {**said, **self._each(append, only=lost)}
+        if not self._enough(_reached(said)) or not _reached(said):
+            why = "; ".join(
+                f"{name}: {each}"
+                for name, each in said.items()
+                if isinstance(each, Unreachable)
+            )
+            raise OSError(
+                errno.EHOSTUNREACH,
+                f"the journal reached {len(_reached(said))} of {len(self.members)} "
+                f"hosts, {quorum.needed(list(self.members))} are needed ({why})",
+            )
 
     def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
         limit = float(arguments.get("timeout") or 60.0) + 60.0
@@ -318,12 +336,16 @@ class SshTarget:
             raise lost(member.address, verb, str(error)) from None
 
     def _each(
-        self, work: Callable[[_Member], Found], *, connected: bool = False
+        self,
+        work: Callable[[_Member], Found],
+        *,
+        connected: bool = False,
+        only: Collection[str] | None = None,
     ) -> dict[str, Found | Unreachable]:
         """Do something on all hosts side by side, and return what came of it.
 
-        `connected`: only on hosts that are connected now. An error that is not about
-        reaching a host is raised when all have come to rest.
+        `connected`: only on hosts that are connected now; `only`: on these. An error
+        that is not about reaching a host is raised when all have come to rest.
         """
         results: dict[str, Found | Unreachable] = {}
         errors: dict[str, Exception] = {}
@@ -339,7 +361,7 @@ class SshTarget:
         chosen = {
             name: member
             for name, member in self.members.items()
-            if not connected or member.connected
+            if (not connected or member.connected) and (only is None or name in only)
         }
         threads = [
             threading.Thread(target=one, args=item, daemon=True)
@@ -355,6 +377,11 @@ class SshTarget:
             if name in errors:
                 raise errors[name]
         return {name: results[name] for name in chosen}
+
+
+def _reached(said: Mapping[str, Any]) -> list[str]:
+    """Return the hosts of which something came that is no loss."""
+    return [name for name in said if not isinstance(said[name], Unreachable)]
 
 
 class _Member:

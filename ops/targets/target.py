@@ -17,9 +17,18 @@ class Target(Protocol):
         """Return all that can be seen, changing nothing."""
 
     def take(
-        self, doing: str, by: str, wait: float, tell: Callable[[str], None]
+        self,
+        doing: str,
+        by: str,
+        wait: float,
+        tell: Callable[[str], None],
+        *,
+        minority: bool = False,
     ) -> None:
-        """Take the lease of every host, or raise Locked."""
+        """Take the lease of every host in reach, or raise Locked.
+
+        Refused where those are too few by `ops.quorum`, unless `minority` allows it.
+        """
 
     def release(self) -> None:
         """Give the lease back."""
@@ -31,7 +40,11 @@ class Target(Protocol):
         """Return the environment's own key for digests of secrets."""
 
     def record(self, event: dict[str, Any]) -> None:
-        """Append to the journal; OSError when that is not possible."""
+        """Append to the journal; OSError when that is not possible.
+
+        An intent that only a part of the hosts holds, too few by `ops.quorum`, counts
+        as not possible: its effect must not be carried out.
+        """
 
     def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
         """Carry out one effect on one host and return its facts."""
