@@ -454,14 +454,14 @@ class Rollout:
         """Record a failure if that is possible: a full disk must not stop a revert."""
         try:
             self._record(plan, phase, step, facts)
-        except OSError as error:
+        except (OpsError, OSError) as error:
             report.say(f"  the journal could not be written: {error}", "yellow")
 
     def _note_end(self, plan: Plan, outcome: str, reason: str) -> None:
         try:
             facts = {"outcome": outcome, "reason": reason.splitlines()[0]}
             self._record(plan, "end", facts=facts)
-        except OSError as error:
+        except (OpsError, OSError) as error:
             report.say(f"  the journal could not be written: {error}", "yellow")
 
     def _tell(self, step: Step, state: str, text: str, took: float) -> None:
