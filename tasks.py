@@ -75,25 +75,25 @@ def doctor(c, env="local", json=False):
 )
 def quality(c, only="quality", cache=True, json=False):
     """Ask every quality gate, side by side: format, lint, security, layers."""
-    from ops import gates
+    from ops import quality as judged
 
-    gates.quality(only.split(","), use_cache=cache, as_json=json)
+    judged.quality(only.split(","), use_cache=cache, as_json=json)
 
 
 @verb
 def fmt(c):
     """Fix formatting and imports."""
-    from ops import gates
+    from ops import fixes
 
-    gates.fmt()
+    fixes.fmt()
 
 
 @verb
 def lock(c):
     """Bring uv.lock and requirements.txt in line with pyproject.toml."""
-    from ops import gates
+    from ops import fixes
 
-    gates.relock()
+    fixes.relock()
 
 
 @verb(
@@ -366,6 +366,6 @@ def bench(c, name, runs=0):
 @verb(help={"file": "file that holds the message"}, positional=["file"])
 def commit_message(c, file):
     """Check that a commit message follows Conventional Commits."""
-    from ops import gates
+    from ops import commits
 
-    gates.commit_message(file)
+    commits.check(file)

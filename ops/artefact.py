@@ -236,7 +236,7 @@ def _package(root: Path, package: str, store: Path, full: bool) -> tuple[Path, b
 
 def _content(root: Path, package: str) -> str:
     """Return the digest of everything that can change a package's wheel."""
-    from ops.gates import installed
+    from ops.toolchain import installed
 
     versions = installed()
     total = hashlib.sha256(f"{SCHEMA} {EPOCH}".encode())
@@ -313,7 +313,7 @@ def _manifest(
     dirty: bool,
 ) -> dict[str, Any]:
     """Return the manifest; files and proof of an earlier full build stay in it."""
-    from ops.gates import installed
+    from ops.toolchain import installed
 
     before: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):

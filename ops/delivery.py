@@ -240,14 +240,14 @@ def _prove_and_build(environment: Environment) -> Artefact:
     """Ask the gates and build the artefact side by side, from the same files."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from ops import artefact, gates
+    from ops import artefact, quality
 
     with ThreadPoolExecutor(1) as beside:
         begun = time.monotonic()
         building = beside.submit(
             artefact.build, ROOT, allow_dirty=environment.dirty, full=False
         )
-        verdicts = gates.run(environment.gates)
+        verdicts = quality.run(environment.gates)
         took = time.monotonic() - begun
         built = building.result()
     red = [verdict for verdict in verdicts if verdict.state == "red"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ops import advisories, cache, environment, errors, gates, report
+from ops import advisories, cache, environment, errors, quality, report
 from ops.command import Command
 from ops.environment import ROOT, Environment
 from ops.shell import run
@@ -299,7 +299,7 @@ def _git(root: Path) -> Check:
 def _lock(root: Path) -> Check:
     if shutil.which("uv") is None:
         return Check("lock", "warned", "not checked: needs uv", "pip install uv")
-    (verdict,) = gates.run(("lock",), root=root)
+    (verdict,) = quality.run(("lock",), root=root)
     if verdict.state == "green":
         return Check("lock", "ok", "fits every pyproject.toml")
     return Check("lock", "failed", verdict.findings.splitlines()[0], verdict.fix)

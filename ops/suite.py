@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ops import artefact, cache, errors, gates, report
+from ops import artefact, cache, errors, quality, report
 from ops.command import Command
 from ops.environment import ROOT
 from ops.shell import run as shell_run
+from ops.tree import Tree
 
 KINDS = ("unit", "smoke", "regression", "integration", "e2e")
 UNIT = "not (regression or integration or e2e)"
@@ -128,7 +129,7 @@ def _key(root: Path) -> str:
     listed = shell_run(Command(listing, cwd=root))
     if not listed.ok:
         return ""
-    tree = gates.Tree(root)
+    tree = Tree(root)
     names = sorted(filter(None, listed.out.split("\0")))
     files = [[name, tree.digest(name)] for name in names]
     return cache.key(suite=files, python=sys.version)
@@ -309,13 +310,13 @@ def ci(
         outcomes = run(root=root, believe=use_cache)
         return {"pythons": [asdict(outcome) for outcome in outcomes]}
 
-    def quality() -> dict[str, Any]:
-        verdicts = gates.quality(use_cache=use_cache, root=root)
+    def asked() -> dict[str, Any]:
+        verdicts = quality.quality(use_cache=use_cache, root=root)
         return {"gates": {verdict.name: verdict.state for verdict in verdicts}}
 
     parts = {
         name: _part(name, act)
-        for name, act in (("quality", quality), ("tests", tests), ("build", build))
+        for name, act in (("quality", asked), ("tests", tests), ("build", build))
     }
     total = sum(part["seconds"] for part in parts.values())
     document = {

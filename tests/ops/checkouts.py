@@ -16,6 +16,20 @@ OURS = {
 PURE = ("plan", "world", "history", "watch", "record", "release", "command", "errors")
 PURE += ("alerts/__init__", "alerts/notice")
 DOORS = ("shell", "wire", "journal", "targets/__init__")
+# A file, what to write in it, and what the gate of that name then says.
+FAULTS = {
+    "black": ("ops/plan.py", '"""plan."""\nx = {  "a":1 }\n', "--- ops/plan.py"),
+    "isort": ("ops/plan.py", '"""plan."""\nimport sys\nimport os\n', "+import os"),
+    "flake8": ("ops/plan.py", '"""plan."""\n\nimport os\n', "ops/plan.py:3:1: F401"),
+    "bandit": ("ops/plan.py", '"""plan."""\n\nexec("1")\n', "ops/plan.py:3: B102"),
+    "imports": (
+        "ops/plan.py",
+        '"""plan."""\n\nfrom ops import shell\n',
+        "ops.plan -> ops.shell",
+    ),
+    "lock": ("requirements.txt", "flask==0.1\n", "requirements.txt is not what"),
+    "dependencies": ("advisories/insecure.json", "{}", "not an advisory database"),
+}
 
 
 def checkout(root: Path) -> Path:

@@ -77,7 +77,7 @@ def test_the_menu_imports_nothing_but_what_all_tasks_share() -> None:
 def test_the_engine_starts_without_the_packages() -> None:
     """It ships them, so it may not need them, also not on the way."""
     code = "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:]));"
-    code += "from ops import gates, artefact, suite, machine"
+    code += "from ops import quality, artefact, suite, machine"
     blocked = ["mltrading_health", "mltrading_marketdata", "mltrading_dashboard"]
     blocked += ["pandas", "dash", "sqlalchemy", "fabric", "flask"]
     subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import artefact, errors, gates, suite
+from ops import artefact, errors, quality, suite
 from tests.ops.checkouts import write
 
 PYTEST = '[tool.pytest.ini_options]\njunit_family = "xunit1"\nmarkers = ["smoke: x"]\n'
@@ -143,7 +143,7 @@ def parts(tree: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
 
     made = artefact.Artefact("d", tree, "c", False, (), tree, "l", "3.13", 1.0, False)
     outcome = suite.Outcome("3.13", 0, 5, 0, 0, 1.0, ())
-    monkeypatch.setattr(gates, "quality", part("quality", ()))
+    monkeypatch.setattr(quality, "quality", part("quality", ()))
     monkeypatch.setattr(suite, "run", part("tests", (outcome,)))
     monkeypatch.setattr(artefact, "build_task", part("build", made))
     return red
