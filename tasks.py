@@ -288,6 +288,32 @@ def unlock(c, env="local", force=False, reason="", json=False):
     operate.unlock(env, force=force, reason=reason, as_json=json)
 
 
+@verb(
+    help={
+        "wish": "on or off",
+        **_ENV,
+        "message": "what people read",
+        "for": "how long they are told it takes, such as 30m; it ends by `off` only",
+        "reason": "why, for the journal",
+        "wait": "seconds to wait for whoever holds the lease",
+        **_DRY,
+        **_JSON,
+    },
+    positional=["wish"],
+)
+def maintenance(
+    c, wish, env="local", message="", for_="", reason="", wait=0, dry_run=False,
+    json=False,
+):  # fmt: skip
+    """Show people a page that says so, on or off; probes and deploys go on."""
+    from ops import maintenance as shutter
+
+    shutter.switch(
+        wish, env, message=message or shutter.MESSAGE, lasts=for_, reason=reason,
+        wait=wait, dry_run=dry_run, as_json=json,
+    )  # fmt: skip
+
+
 @verb(name="exec", help={**_ENV, "command": 'such as "python -m pip list"'})
 def exec_(c, command, env="local"):
     """Run a program as the release that serves would; pass its exit code on."""

@@ -20,6 +20,7 @@ from ops import report
 from ops.command import Secret
 from ops.environment import ROOT, Environment
 from ops.errors import Refused, StepFailed, Usage
+from ops.maintenance import notice, settle
 from ops.plan import Plan, plan_deploy, plan_down, plan_rollback, plan_up
 from ops.release import Release, config_digest, environment_hash, parse_number
 from ops.rollout import Rollout, Shipment, recover, signals_interrupt
@@ -175,9 +176,17 @@ def acting(
             # What an earlier command could not send.
             outbox.kick()
         try:
-            yield recover(target, environment, by_whom())
+            world = settle(target, recover(target, environment, by_whom()))
+            _warn_of_maintenance(world, doing)
+            yield world
         finally:
             target.release()
+
+
+def _warn_of_maintenance(world: World, doing: str) -> None:
+    said = notice(world.history.closure, world.environment)
+    if said and not doing.startswith("maintenance"):
+        report.say(f"  {said}", "yellow")
 
 
 def _carry(

@@ -32,12 +32,28 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Closure:
+    """Maintenance that is on: what people read, who closed it, when, for how long.
+
+    Seconds since the epoch; `until` is 0 where nobody said. `reason` is for us, the
+    `message` is for everybody.
+    """
+
+    message: str
+    by: str = ""
+    since: float = 0.0
+    until: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """What the journal says: every run, each release's standing, the order of traffic.
 
     `standing` maps a release's number to good, bad or aborted; `traffic` lists the
     releases that got traffic and kept it, oldest first, each rollback popping what
-    it left behind; `open` is the run that a dead deployer did not end.
+    it left behind; `open` is the run that a dead deployer did not end; `closure` the
+    maintenance that was switched on last, and not off since.
     """
 
     runs: tuple[Run, ...] = ()
@@ -45,6 +61,7 @@ class History:
     traffic: tuple[int, ...] = ()
     open: Run | None = None
     torn: int = 0
+    closure: Closure | None = None
 
     @property
     def last(self) -> int:
@@ -61,14 +78,19 @@ def fold(events: Iterable[Event], torn: int = 0) -> History:
     runs: dict[str, Run] = {}
     standing: dict[int, str] = {}
     traffic: list[int] = []
+    closure = None
     for event in events:
         run = _run(runs.get(event["run"]), event)
         runs[run.id] = run
         if event["phase"] == "end":
             _judge(run, standing, traffic)
+            if run.op == "maintenance" and run.outcome == "good":
+                said = event["facts"].get("closure")
+                closure = Closure(**said) if said else None
     every = tuple(runs.values())
     left = [run for run in every if not run.outcome]
-    return History(every, standing, tuple(traffic), left[-1] if left else None, torn)
+    last = left[-1] if left else None
+    return History(every, standing, tuple(traffic), last, torn, closure)
 
 
 def _run(run: Run | None, event: Event) -> Run:

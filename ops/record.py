@@ -18,7 +18,8 @@ from ops.history import History, Run
 
 DAY = 86_400.0
 WEEK = 7 * DAY
-_UNITS = {"h": 3600.0, "d": DAY, "w": WEEK}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": WEEK}
+_SPAN = re.compile(r"([1-9][0-9]{0,4})([smhdw])")
 # Outcomes of a deploy whose release had traffic, if only for a moment.
 _REACHED = ("good", "reverted", "revert_failed")
 _BAR = 40
@@ -123,26 +124,42 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def moment(text: str, now: float) -> float:
-    """Return the moment that "90d", "12w", "24h", "2026-03-01" or "all" means.
+    """Return the moment that "90d", "10m", "2026-03-01", "2026-03-01T12:30" … means.
+
+    Without a time zone it is UTC; "all" is the beginning of time.
 
     Raises:
         Usage: the text is none of these.
     """
     if text == "all":
         return 0.0
-    match = re.fullmatch(r"([1-9][0-9]{0,4})([hdw])", text)
-    if match:
-        return now - int(match[1]) * _UNITS[match[2]]
+    if _SPAN.fullmatch(text):
+        return now - span(text, "--since")
     try:
-        return datetime.combine(
-            date.fromisoformat(text), datetime.min.time(), UTC
-        ).timestamp()
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except ValueError:
         raise Usage(
             f'"{text}" is no span of time',
             where="--since",
-            allowed="such as 90d, 12w, 24h, 2026-03-01, all",
+            allowed="such as 12w, 90d, 24h, 10m, 2026-03-01, 2026-03-01T12:30Z, all",
         ) from None
+
+
+def span(text: str, where: str) -> float:
+    """Return the seconds that "10m", "24h" or "90d" means.
+
+    Raises:
+        Usage: the text is none of these.
+    """
+    match = _SPAN.fullmatch(text)
+    if not match:
+        raise Usage(
+            f'"{text}" is no span of time',
+            where=where,
+            allowed="such as 30s, 10m, 24h, 90d, 12w",
+        )
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def told(runs: Sequence[Run], *, release: int | None, lines: int) -> tuple[Run, ...]:

@@ -47,6 +47,7 @@ class Host:
 
     `unreachable` says why nothing is known of it; "" where it was reached. `python`
     is what an installed environment there depends on: version, machine, C library.
+    `shut`: people get the maintenance page.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Host:
     free_disk: int = 0
     unreachable: str = ""
     python: str = ""
+    shut: bool = False
 
     def slot(self, number: int | None) -> Slot | None:
         """Return the slot of a release, None where the host has none."""

@@ -164,7 +164,8 @@ def wanted_folders(wish: Wish, facts: Facts) -> dict[str, tuple[str, str, int]]:
 
 def site(wish: Wish, facts: Facts) -> str:
     """Return nginx's site: static, dialling whatever release `current` names."""
-    sock = f"{home(wish, facts)}/{wish.root}/current/app.sock"
+    root = f"{home(wish, facts)}/{wish.root}"
+    sock = f"{root}/current/app.sock"
     ipv6 = f"\n    listen [::]:{wish.port} default_server;" if facts.ipv6 else ""
     return f"""\
 # Written by inv host-setup --env {wish.env}, which also undoes changes made here.
@@ -179,25 +180,65 @@ server {{
     send_timeout 30s;
     keepalive_timeout 65s;
 
+    proxy_http_version 1.1;
+    # A kept connection would stay with the old release.
+    proxy_set_header Connection close;
+    proxy_set_header Host $http_host;
+    proxy_set_header X-Real-IP $remote_addr;
+    # Not added to what the client sent: there is no other proxy to believe.
+    proxy_set_header X-Forwarded-For $remote_addr;
+    proxy_set_header X-Forwarded-Host $http_host;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-MLTrading-Pass "";
+    # Never a second try: a POST may have been carried out.
+    proxy_next_upstream off;
+    proxy_connect_timeout 3s;
+    proxy_send_timeout 30s;
+    proxy_read_timeout 60s;
+
+    # Maintenance is a file too. Whoever sends the pass, 32 hexadecimal digits that are
+    # the name of a file nobody else may list, is let through: our own questions.
+    set $shut "";
+    set $pass none;
+    if (-f {root}/closed/on) {{
+        set $shut on;
+    }}
+    if ($http_x_mltrading_pass ~ "^([0-9a-f]{{32}})$") {{
+        set $pass $1;
+    }}
+    if (-f {root}/closed/pass-$pass) {{
+        set $shut "";
+    }}
+
     location / {{
+        if ($shut) {{
+            return 503;
+        }}
         # One socket, found through one link at every connection: a switch of
         # releases is a rename, and needs no reload of this.
         proxy_pass http://unix:{sock};
-        proxy_http_version 1.1;
-        # A kept connection would stay with the old release.
-        proxy_set_header Connection close;
-        proxy_set_header Host $http_host;
-        proxy_set_header X-Real-IP $remote_addr;
-        # Not added to what the client sent: there is no other proxy to believe.
-        proxy_set_header X-Forwarded-For $remote_addr;
-        proxy_set_header X-Forwarded-Host $http_host;
-        proxy_set_header X-Forwarded-Proto $scheme;
-        # Never a second try: a POST may have been carried out.
-        proxy_next_upstream off;
-        proxy_connect_timeout 3s;
-        proxy_send_timeout 30s;
-        proxy_read_timeout 60s;
         error_page 502 =503 @away;
+        error_page 503 /-/closed;
+    }}
+
+    location ~ ^/(livez|readyz|health|version)$ {{
+        proxy_pass http://unix:{sock};
+        error_page 502 =503 @away;
+    }}
+
+    location = /-/closed {{
+        internal;
+        alias {root}/closed/page.html;
+        default_type "text/html; charset=utf-8";
+        types {{ }}
+        add_header X-Maintenance on always;
+        add_header Retry-After 60 always;
+        add_header Cache-Control no-store always;
+        add_header X-Content-Type-Options nosniff always;
+        add_header X-Frame-Options DENY always;
+        if_modified_since off;
+        etag off;
+        max_ranges 0;
     }}
 
     location @away {{

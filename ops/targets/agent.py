@@ -9,6 +9,7 @@ journal. Layout of the state folder:
     envs/<hash>/    installed locked dependencies, shared by releases
     current         -> releases/v7, replaced by one rename(2): the traffic pointer
     front/          the front door's program and log; front.json says pid and port
+    closed/         the maintenance page, and whether people get it
     state/          lock · holder.json · epoch · journal.jsonl · key
     data/ backups/  the embedded database and its copies
 """
@@ -36,7 +37,7 @@ from ops.journal import Journal
 from ops.lease import Lease
 from ops.release import Release
 from ops.shell import Result, run
-from ops.targets import processes
+from ops.targets import closed, processes
 from ops.targets.doors import Door, OwnDoor
 from ops.targets.keepers import SLOT, Daemons, Keeper
 from ops.targets.processes import listing
@@ -146,6 +147,7 @@ class Agent:
             port_holder=self.doorway.holder(port) if front.pid is None else "",
             free_disk=shutil.disk_usage(_existing(self.root)).free // (1024 * 1024),
             python=self.python(),
+            shut=closed.is_shut(self.root),
         )
 
     def _numbers(self) -> list[int]:
@@ -416,6 +418,16 @@ class Agent:
         there = self.keeper.running().get(number, ())
         killed = self.keeper.stop(number, timeout)
         return {"stopped": len(there), "killed": killed}
+
+    def shut(self, page: str) -> dict[str, Any]:
+        """Show people the maintenance page, whatever has traffic."""
+        closed.shut(self.root, page)
+        return {}
+
+    def reopen(self) -> dict[str, Any]:
+        """Let people in again."""
+        closed.reopen(self.root)
+        return {}
 
     def retire(self, number: int) -> dict[str, Any]:
         """Ask a release to end by itself, without waiting for it."""

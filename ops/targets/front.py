@@ -4,7 +4,8 @@ The small front door of the ``local`` target. It listens on 127.0.0.1 and passes
 connection to the unix socket ``current/app.sock`` below its state folder. A deployer
 moves ``current`` with rename(2); the front needs no signal for that. It forwards bytes
 as they are and reads HTTP/1.1 only to know when a connection is between two exchanges:
-there, and only there, it may dial another upstream.
+there, and only there, it may dial another upstream. While `closed/on` is there, people
+get the maintenance page in place of a release.
 
 Standard library only, one thread, plain selectors: importing asyncio alone costs 10 MB
 of memory, which is as much as all the rest of this process.
@@ -32,10 +33,18 @@ CHUNK = 65_536
 HEAD_LIMIT = 65_536
 LINE_LIMIT = 4_096
 PORT_IN_USE = 98
+# Answered by the release also while people get the maintenance page.
+PROBES = frozenset((b"/livez", b"/readyz", b"/health", b"/version"))
+PASS_WORD = re.compile(r"[0-9a-f]{32}")
+PAGE_HEADERS = (
+    "Retry-After: 60\r\nX-Maintenance: on\r\nCache-Control: no-store\r\n"
+    "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
+    "Content-Type: text/html; charset=utf-8\r\n"
+)
 
 _FIELDS = rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n\0]*+\r\n)*+)\r\n"
 _REQUEST = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-\xff]+ HTTP/1\.1\r\n" + _FIELDS
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\xff]+) HTTP/1\.1\r\n" + _FIELDS
 )
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?\r\n" + _FIELDS)
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
@@ -142,13 +151,14 @@ class Exchange:
 
     __slots__ = (
         *("opaque", "headed", "answered", "last", "until_close", "retryable"),
-        *("method", "head_size", "expects", "_head", "_request", "_response"),
+        *("method", "path", "word", "head_size", "expects"),
+        *("_head", "_request", "_response"),
     )
 
     def __init__(self) -> None:
         self.opaque = self.headed = self.answered = self.last = False
         self.until_close = self.retryable = self.expects = False
-        self.method = b""
+        self.method = self.path = self.word = b""
         self.head_size = 0
         self._head = b""
         self._request: Body | None = None
@@ -224,7 +234,9 @@ class Exchange:
         if match is None or match.end() != size:
             raise Lost
         self.method = match[1]
-        fields = head[match.start(2) - 2 : size].lower()
+        self.path = match[2].partition(b"?")[0]
+        fields = head[match.start(3) - 2 : size].lower()
+        self.word = b"".join(_values(fields, b"x-mltrading-pass"))
         if self.method == b"CONNECT" or b"\r\nupgrade:" in fields:
             raise Lost
         length = _length(fields)
@@ -336,6 +348,8 @@ class Connection:
         if exchange.head_size > HEAD_LIMIT:
             self.answer(431, "Request Header Fields Too Large", "The head is too long.")
         elif exchange.headed or exchange.opaque:
+            if self.front.is_shut(exchange.path, exchange.word):
+                return self.show_page()
             self.connect()
         else:
             self.since = self.front.clock()
@@ -551,11 +565,21 @@ class Connection:
     def answer(self, status: int, reason: str, text: str) -> None:
         """Answer in place of a release, then end the connection."""
         retry = "Retry-After: 1\r\n" if status == 503 else ""
-        body = "" if self.exchange.method == b"HEAD" else f"{text}\n"
+        self.speak(f"{status} {reason}", f"{retry}Content-Type: text/plain\r\n", text)
+
+    def show_page(self) -> None:
+        """Answer with the maintenance page, then end the connection."""
+        self.waiting = b""
+        self.speak("503 Service Unavailable", PAGE_HEADERS, self.front.page())
+
+    def speak(self, status: str, headers: str, text: str) -> None:
+        """Send one whole answer, then end the connection."""
+        body = f"{text}\n".encode()
         self.to_client += (
-            f"HTTP/1.1 {status} {reason}\r\n{retry}Content-Type: text/plain\r\n"
-            f"Content-Length: {len(text) + 1}\r\nConnection: close\r\n\r\n{body}"
+            f"HTTP/1.1 {status}\r\n{headers}"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         ).encode()
+        self.to_client += b"" if self.exchange.method == b"HEAD" else body
         self.close_when_flushed()
 
     def drop(self) -> None:
@@ -604,6 +628,7 @@ class Front:
 
     link = "current"
     address = "current/app.sock"
+    closed = "closed"
 
     def __init__(
         self,
@@ -726,6 +751,21 @@ class Front:
             return os.readlink(self.link)
         except OSError:
             return None
+
+    def is_shut(self, path: bytes, word: bytes) -> bool:
+        """Say whether whoever asks for this gets the maintenance page."""
+        if not os.path.exists(f"{self.closed}/on") or path in PROBES:
+            return False
+        known = PASS_WORD.fullmatch(word.decode("latin-1"))
+        return not (known and os.path.exists(f"{self.closed}/pass-{known[0]}"))
+
+    def page(self) -> str:
+        """Return the maintenance page, a plain sentence where it can't be read."""
+        try:
+            with open(f"{self.closed}/page.html", encoding="utf-8") as file:
+                return file.read()
+        except (OSError, ValueError):
+            return "<p>Down for maintenance; try again soon.</p>"
 
     def dial(self) -> socket.socket | None:
         """Connect to the current release; None if nobody takes the call."""

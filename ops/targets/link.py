@@ -31,7 +31,8 @@ OPS = Path(__file__).resolve().parent.parent
 MODULES = (
     *("__init__", "command", "errors", "hands", "history", "journal", "lease"),
     *("release", "shell", "wire", "world"),
-    *("targets/__init__", "targets/agent", "targets/doors", "targets/keepers"),
+    *("targets/__init__", "targets/agent", "targets/closed", "targets/doors"),
+    "targets/keepers",
     *("targets/processes", "targets/protocol", "targets/session", "targets/store"),
 )
 # Seconds: to connect and log in, and for the agent's first word after that.

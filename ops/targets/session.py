@@ -26,7 +26,7 @@ from typing import Any
 from ops.command import Answer, Request
 from ops.errors import Locked, OpsError, Refused, StepFailed
 from ops.hands import Hands
-from ops.targets import protocol
+from ops.targets import closed, protocol
 from ops.targets.agent import Agent
 from ops.targets.doors import HostDoor
 from ops.targets.keepers import Units
@@ -40,14 +40,15 @@ BREAKABLE = frozenset(
 EFFECTS = frozenset(
     (
         *("record", "adopt", "boot", "close", "data", "front", "make", "migrate"),
-        *("prune", "reload", "retire", "stage", "stop", "switch", "wheels"),
+        *("prune", "reload", "reopen", "retire", "shut", "stage", "stop", "switch"),
+        "wheels",
     )
 )
 # What the agent itself and its hands do, with the same arguments as in one process.
 AGENTS = frozenset(
     (
         *("boot", "close", "data", "front", "migrate", "prune", "record_of", "retire"),
-        *("stop", "switch"),
+        *("reopen", "shut", "stop", "switch"),
     )
 )
 HANDS = frozenset(("configuration", "end_holders", "holders", "reload"))
@@ -126,7 +127,8 @@ class Verbs:
     def ask_door(self, requests: Sequence[Request]) -> list[Answer]:
         from ops import wire
 
-        return [wire.ask(request, port=self.port) for request in requests]
+        asked = closed.passing(self.agent.root, requests)
+        return [wire.ask(request, port=self.port) for request in asked]
 
     def lacking_files(self, name: str, manifest: str) -> dict[str, Any]:
         if (self.agent.environments / name / "READY").exists():

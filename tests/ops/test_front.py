@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.targets import front
+from ops.targets import closed, front
 from ops.targets.front import Exchange
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -464,6 +464,27 @@ def test_a_refusal_of_a_head_request_has_no_body(make_door):
     client.sendall(b"HEAD / HTTP/1.1\r\n\r\n")
     answer = read_head(client)
     assert answer.endswith(b"\r\n\r\n") and b" 503 " in answer
+
+
+def test_a_shut_door_shows_its_page_and_lets_probes_and_the_pass_through(
+    door, tmp_path
+):
+    door.release("good", *[says("good")] * 6)
+    door.switch("good")
+    closed.shut(tmp_path, "<p>sch\u00f6n")
+    status, body = door.ask(door.client(), POST)
+    assert (status, body.decode()) == (503, "<p>sch\u00f6n\n")
+    word = next((tmp_path / "closed").glob("pass-*")).name[5:].encode()
+    for head, wanted in (
+        (b"GET /livez?x=1 HTTP/1.1\r\n\r\n", 200),
+        (b"GET /livezz HTTP/1.1\r\n\r\n", 503),
+        (b"GET / HTTP/1.1\r\nX-MLTrading-Pass: " + word + b"\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nX-MLTrading-Pass: ../on\r\n\r\n", 503),
+        (b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", 503),
+    ):
+        assert door.ask(door.client(), head)[0] == wanted
+    closed.reopen(tmp_path)
+    assert door.ask(door.client()) == (200, b"good")
 
 
 def test_a_head_that_is_too_long_is_refused(door):
