@@ -132,7 +132,7 @@ def _journalled(
             begun = time.monotonic()
             budget = float(environment.budget.migrate)
             facts = target.act(
-                world.hosts[0].name,
+                world.serving[0].name,
                 "data",
                 number=number,
                 arguments=arguments,

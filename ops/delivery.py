@@ -54,9 +54,13 @@ def deploy(
         plan = plan_deploy(world, shipment.release, environment, force=force)
         if _shown(plan, dry_run=dry_run, as_json=as_json):
             return
+        record = world.record(plan.release) if plan.op == "converge" else None
+        if record is not None:
+            # The hosts that lack it get the very release that the others serve.
+            shipment = shipment.named(record)
         rollout = Rollout(target, environment, by_whom(), shipment)
         if not plan.empty:
-            if environment.approval:
+            if environment.approval and plan.op == "deploy":
                 _approved(environment, artefact)
             with _told(environment, plan, shipment.release):
                 rollout.carry_out(plan)
@@ -312,10 +316,7 @@ def _shipment(
         name: value.value if isinstance(value, Secret) else value
         for name, value in values.items()
     }
-    environ["MLTRADING_RELEASE"] = release.name
-    environ["MLTRADING_ARTEFACT"] = release.artefact
-    environ["MLTRADING_COMMIT"] = release.commit
-    return Shipment(
+    shipment = Shipment(
         release,
         tuple(artefact.wheels),
         artefact.requirements,
@@ -323,6 +324,7 @@ def _shipment(
         python=base_python(),
         uv=_uv(),
     )
+    return shipment.named(release)
 
 
 def _uv() -> str:
@@ -350,11 +352,14 @@ def _shown(plan: Plan, *, dry_run: bool, as_json: bool) -> bool:
 
 def _confirm(plan: Plan, after: World) -> None:
     """Compare the world with what the plan promised."""
-    if after.current != plan.release:
-        raise StepFailed(
-            f"the plan promised v{plan.release}, current is v{after.current}",
-            next="inv status",
-        )
+    hosts = plan.hosts or {host.name for host in after.reached}
+    for host in after.reached:
+        if host.name in hosts and host.current != plan.release and not plan.empty:
+            raise StepFailed(
+                f"the plan promised v{plan.release}, current is v{host.current}",
+                where=host.name,
+                next=f"inv status --env {plan.environment}",
+            )
 
 
 def _ended(

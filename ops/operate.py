@@ -155,7 +155,7 @@ def config(name: str, *, as_json: bool = False) -> None:
     with closing(open_target(environment)) as target:
         world = target.observe()
         number = _current(world, environment)
-        host = world.reached[0].name
+        host = world.serving[0].name
         there = target.act(host, "configuration", number=number)
         key = target.key()
     rows = compare(there, environment.resolved(os.environ), key)
@@ -462,7 +462,7 @@ def _attend(name: str, kind: str, words: Sequence[str]) -> int:
     with closing(open_target(environment)) as target:
         world = target.observe()
         number = _current(world, environment)
-        host = world.reached[0].name
+        host = world.serving[0].name
         facts = target.act(host, "attend", number=number, kind=kind, words=list(words))
     return int(facts["code"])
 

@@ -52,6 +52,11 @@ class Plan:
     def empty(self) -> bool:
         return not self.steps
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts that something is done on."""
+        return frozenset(step.host for step in self.steps)
+
 
 def plan_deploy(
     world: World,
@@ -71,9 +76,13 @@ def plan_deploy(
         _refuse_unfit(host, environment)
         if not force:
             _refuse_lost_secret(host, release)
-    if not force and all(_serves(host, release) for host in hosts):
+    strays = [host for host in hosts if not _serves(host, release, previous)]
+    if not force and not strays:
         note = f"v{previous} already serves this artefact with this configuration"
         return Plan("deploy", environment.name, (), previous, previous, (*notes, note))
+    if not force and previous is not None and len(strays) < len(hosts):
+        if all(host.current != previous for host in strays):
+            return _converge(world, strays, environment, tuple(notes))
     keep: set[int | None] = {number, previous}
     stages = [
         [_prepare(host, release, environment) for host in hosts],
@@ -92,21 +101,28 @@ def plan_rollback(
 ) -> Plan:
     """Return the plan that puts the last good release back.
 
-    Without `to` it is the one that had traffic before, leaving out those found bad.
+    Without `to` it is the one that had traffic before, leaving out those found bad. A
+    host that drifted and lacks it stays as it is: it must not make the others go back
+    further.
 
     Raises:
         Refused: there is none. Usage: `to` names a release that is not there.
     """
     previous = world.current
     target = _rollback_target(world) if to is None else _named(world, to)
-    if target == previous:
-        note = f"v{target} already has traffic"
-        return Plan("rollback", environment.name, (), target, previous, (note,))
     hosts, notes = _reached(world, environment)
+    lacking = [host for host in hosts if not _whole(host, target)]
+    notes += [_lacks(world, host, target, environment) for host in lacking]
+    hosts = [host for host in hosts if host not in lacking]
+    if target == previous:
+        strays = [host for host in hosts if host.current != target]
+        if strays:
+            return _converge(world, strays, environment, tuple(notes))
+        notes.append(f"v{target} already has traffic")
+        return Plan("rollback", environment.name, (), target, previous, tuple(notes))
     tries = []
     for host in hosts:
-        slot = host.slot(target)
-        cold = slot is None or not slot.alive
+        cold = not _alive(host, target)
         tries.append(_try(host, target, environment, boot=cold))
     stages = [
         tries,
@@ -148,7 +164,7 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
     elif left.op == "deploy" and left.release is not None:
         stages = [[[_stop(host, left.release, environment)] for host in world.reached]]
     elif left.op == "db-reset" and world.current is not None:
-        stages = [[[_migrate(world.reached[0], world.current, environment)]]]
+        stages = [[[_migrate(world.serving[0], world.current, environment)]]]
     release = left.release if moved else None
     return Plan(
         f"recover {left.op}",
@@ -163,25 +179,42 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
 def plan_up(world: World, environment: Environment) -> Plan:
     """Return the plan that starts what should serve: after a reboot, or `inv down`.
 
+    A host that serves another release than the environment, as one that was away for
+    a deploy does, is brought to the environment's where it has that one.
+
     Raises:
-        Refused: nothing was ever deployed, or the port belongs to somebody else.
+        Refused: nothing was ever deployed, the port belongs to somebody else, or the
+            only thing to do needs a release that is not on the host.
     """
-    if world.current is None:
+    number = world.current
+    if number is None:
         raise Refused(
             f"nothing is deployed on {environment.name}",
             next=f"inv deploy --env {environment.name}",
         )
-    steps: list[Step] = []
-    for host in world.reached:
+    hosts, notes = _reached(world, environment)
+    lacking = [host for host in hosts if not _whole(host, number)]
+    tries = []
+    for host in hosts:
         _refuse_port(host, environment)
-        slot = host.slot(host.current)
+        slot = host.slot(number)
+        if host in lacking:
+            continue
         if slot is None or not slot.alive:
-            steps.append(_boot(host, world.current, environment))
-            steps.append(_gate(host, world.current, environment))
-        if host.front.pid is None:
-            steps.append(_front(host, environment))
-    note = () if steps else (f"v{world.current} is up",)
-    return Plan("up", environment.name, tuple(steps), world.current, None, note)
+            tries.append(_try(host, number, environment, boot=True))
+        elif host in world.drifted:
+            tries.append(_try(host, number, environment, boot=False))
+        elif host.front.pid is None:
+            tries.append([_front(host, environment)])
+    strays = [host for host in world.drifted if host not in lacking]
+    moves = _moves(strays, number, None, environment) if strays else []
+    steps = _staged([tries, *moves])
+    if lacking and not steps:
+        raise _missing(world, lacking, number, environment)
+    notes += [_lacks(world, host, number, environment) for host in lacking]
+    if not steps:
+        notes.append(f"v{number} is up")
+    return Plan("up", environment.name, steps, number, None, tuple(notes))
 
 
 def plan_down(world: World, environment: Environment) -> Plan:
@@ -208,6 +241,79 @@ def retained(world: World, host: Host, keep: int, also: set[int | None]) -> set[
 
 
 # The parts of plans -----------------------------------------------------------------
+
+
+def _converge(
+    world: World,
+    strays: Sequence[Host],
+    environment: Environment,
+    notes: tuple[str, ...],
+) -> Plan:
+    """Return the plan that brings hosts to the release that the others serve.
+
+    It is no deploy: nothing new comes to the users, no number is used, and what it
+    does with one host says nothing about the release.
+    """
+    number, record = world.current, world.record(world.current)
+    assert number is not None and record is not None  # nosec B101
+    stages = [
+        [
+            _prepare(host, record, environment)
+            for host in strays
+            if not _whole(host, number)
+        ],
+        [
+            _try(host, number, environment, boot=not _alive(host, number))
+            for host in strays
+        ],
+        *_moves(strays, number, None, environment),
+        [_tidy(world, host, keep={number}, environment=environment) for host in strays],
+    ]
+    names = ", ".join(
+        f"{host.name} (v{host.current})" if host.current else host.name
+        for host in strays
+    )
+    note = f"v{number} serves, but not on {names}: it is brought there"
+    return Plan(
+        "converge", environment.name, _staged(stages), number, number, (*notes, note)
+    )
+
+
+def _whole(host: Host, number: int) -> bool:
+    slot = host.slot(number)
+    return slot is not None and slot.whole
+
+
+def _alive(host: Host, number: int) -> bool:
+    slot = host.slot(number)
+    return slot is not None and slot.alive
+
+
+def _lacks(world: World, host: Host, number: int, environment: Environment) -> str:
+    """Return the note about a host that can't be given a release it has not."""
+    serves = f"stays on v{host.current}" if host.current else "serves nothing"
+    next = _bring(world, number, environment)
+    return f"{host.name} has no v{number} and {serves}; to bring it: {next}"
+
+
+def _missing(
+    world: World, lacking: Sequence[Host], number: int, environment: Environment
+) -> Refused:
+    return Refused(
+        f"v{number} is not on every host",
+        where=", ".join(host.name for host in lacking),
+        allowed="a release that was staged there",
+        next=_bring(world, number, environment),
+    )
+
+
+def _bring(world: World, number: int, environment: Environment) -> str:
+    """Return the commands that stage a release where it is not."""
+    record = world.record(number)
+    deploy = f"inv deploy --env {environment.name}"
+    if record is None or record.dirty:
+        return deploy
+    return f"git switch --detach {record.commit[:12]}; {deploy}"
 
 
 def _prepare(host: Host, release: Release, environment: Environment) -> list[Step]:
@@ -360,10 +466,12 @@ def _stop(host: Host, number: int, environment: Environment) -> Step:
     return Step("stop", host.name, f"end v{number}", number, environment.budget.stop)
 
 
-def _serves(host: Host, release: Release) -> bool:
-    """Say whether a host already serves this artefact with this configuration."""
-    slot = host.slot(host.current)
-    if slot is None or slot.release is None or not slot.alive or not host.front.pid:
+def _serves(host: Host, release: Release, current: int | None) -> bool:
+    """Say whether a host serves this artefact and configuration, as `current`."""
+    slot = host.slot(current)
+    if host.current != current or not host.front.pid:
+        return False
+    if slot is None or slot.release is None or not slot.alive:
         return False
     wanted = (release.artefact, release.config, release.environment)
     there = slot.release
@@ -430,18 +538,17 @@ def _named(world: World, number: int) -> int:
 
 
 def _present(world: World, number: int) -> bool:
-    for host in world.reached:
-        slot = host.slot(number)
-        if slot is None or not slot.whole:
-            return False
-    return True
+    """Say whether a release is whole on every host that serves as it should."""
+    fit = [host for host in world.reached if host not in world.drifted]
+    return all(_whole(host, number) for host in fit or world.reached)
 
 
 def _choices(world: World) -> str:
+    numbers = {slot.number for host in world.reached for slot in host.slots}
     there = [
-        slot.number
-        for slot in world.reached[0].slots
-        if slot.whole and slot.number != world.current
+        number
+        for number in sorted(numbers)
+        if number != world.current and _present(world, number)
     ]
     return _names(there) or "nothing: only one release is kept so far"
 

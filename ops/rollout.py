@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,16 @@ class Shipment:
     environ: Mapping[str, str] = field(repr=False)
     python: str = ""
     uv: str = ""
+
+    def named(self, release: Release) -> Shipment:
+        """Return the same under a release's record: its variables say which it is."""
+        environ = {
+            **self.environ,
+            "MLTRADING_RELEASE": release.name,
+            "MLTRADING_ARTEFACT": release.artefact,
+            "MLTRADING_COMMIT": release.commit,
+        }
+        return replace(self, release=release, environ=environ)
 
 
 @dataclass(slots=True)
@@ -371,11 +381,13 @@ class Rollout:
         doubts = []
         budget = self.environment.budget
         world = self.target.observe()
+        # A host that was at this release before us is not ours to move.
+        moved = {step.host for step in plan.steps if step.verb == SWITCH}
+        ours = {*plan.hosts} if plan.op.startswith("recover") else moved
         for host in reversed(world.hosts):
-            if host.unreachable:
+            if host.unreachable and host.name in ours:
                 doubts.append(f", but {host.name} can't be reached: {host.unreachable}")
-                continue
-            if host.current != plan.release:
+            if host.current != plan.release or host.name not in ours:
                 continue
             behind = [plan.previous, *reversed(world.history.traffic)]
             whole = [slot.number for slot in host.slots if slot.whole]
@@ -397,6 +409,8 @@ class Rollout:
 
     def _stops_new(self, plan: Plan) -> bool:
         """Say whether the release of this plan must not go on running."""
+        if plan.op == "converge":
+            return self.booted
         if plan.release is None or plan.release == plan.previous:
             return False
         return plan.op.endswith("deploy") or (plan.op == "rollback" and self.booted)

@@ -43,8 +43,7 @@ def show(name: str, *, as_json: bool = False) -> None:
 
 def look(environment: Environment, target: Target, world: World) -> dict[str, Any]:
     """Return all that is known of an environment, as JSON values."""
-    slot = world.reached[0].slot(world.current) if world.reached else None
-    release = slot.release if slot else None
+    release = world.record(world.current)
     problem, checks = _asked(target, world)
     hosts = [_host(host, world) for host in world.hosts]
     holder, left = target.holder(), world.history.open
@@ -77,7 +76,7 @@ def _asked(target: Target, world: World) -> tuple[str, dict[str, bool]]:
             return f"{host.name} has {_named(host.current) or 'nothing'}", {}
         if host.front.pid is None:
             return "the front door is closed", {}
-    record = target.record_of(world.reached[0].name, world.current)
+    record = world.record(world.current)
     wanted = record.artefact if record else ""
     probes = probe.gate(f"v{world.current}", wanted)
     problem = probe.worst(probes, target.ask_front([each.request for each in probes]))

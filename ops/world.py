@@ -81,5 +81,34 @@ class World:
 
     @property
     def current(self) -> int | None:
-        """The release that has traffic; the first host that was reached speaks."""
-        return self.reached[0].current if self.reached else None
+        """The release that has traffic, or is to have it on all hosts.
+
+        Where hosts differ, the journal speaks: the last release that kept traffic. If
+        no host serves that one, it is what most serve, the first of equals.
+        """
+        served = [host.current for host in self.reached]
+        found = [number for number in served if number is not None]
+        if not found or len({*served}) == 1:
+            return found[0] if found else None
+        kept = self.history.traffic[-1] if self.history.traffic else None
+        return kept if kept in found else max(found, key=found.count)
+
+    @property
+    def serving(self) -> tuple[Host, ...]:
+        """The hosts in reach that serve what the environment serves."""
+        current = self.current
+        return tuple(host for host in self.reached if host.current == current)
+
+    @property
+    def drifted(self) -> tuple[Host, ...]:
+        """The hosts in reach that serve something else than the environment."""
+        current = self.current
+        return tuple(host for host in self.reached if host.current != current)
+
+    def record(self, number: int | None) -> Release | None:
+        """Return a release's record, from the first host that has it whole."""
+        for host in self.reached:
+            slot = host.slot(number)
+            if slot is not None and slot.release is not None:
+                return slot.release
+        return None

@@ -78,6 +78,7 @@ def test_the_stages_of_a_case(case: dict[str, Any]) -> None:
     assert [", ".join(stage) for stage in stages.values()] == expect["stages"]
     assert (plan.release, plan.previous) == (expect["release"], expect["previous"])
     assert expect.get("note", "") in " ".join(plan.notes)
+    assert plan.op == expect.get("op", plan.op)
 
 
 @pytest.mark.parametrize(
