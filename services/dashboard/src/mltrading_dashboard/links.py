@@ -1,4 +1,3 @@
-# x
 """Controls that choose among values: links, because a link is an address.
 
 A link can be copied, opened in a new tab and reached by keyboard, and it can not fire
