@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from typing import Any
 from ops import errors, report
 from ops.command import Command
 from ops.environment import ROOT
+from ops.release import Schema
 from ops.shell import Result, run
 
 SCHEMA = 1
@@ -40,7 +42,7 @@ class Artefact:
     """What one commit ships: `digest` is the sha256 of wheels and requirements.
 
     `path` is dist/<first 12 of digest>; `wheels` and `requirements` are files in it;
-    `reused` says that nothing had to be built.
+    `reused` says that nothing had to be built; `schema` is what its data layer states.
     """
 
     digest: str
@@ -53,6 +55,7 @@ class Artefact:
     python: str
     seconds: float
     reused: bool
+    schema: Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ def build(
         python=manifest["python"],
         seconds=0.0,
         reused=was_exported and all(reused for _, reused in built),
+        schema=Schema(**manifest["schema"]) if manifest["schema"] else None,
     )
     if full and not manifest["proof"]:
         _write(path, {**manifest, "proof": _prove(root, artefact)})
@@ -340,8 +344,29 @@ def _manifest(
         },
         "builders": {name: versions.get(name) for name in BUILDERS},
         "files": files,
+        "schema": _schema([p.source for p in parts if p.name.endswith(".whl")]),
         "proof": before.get("proof"),
     }
+
+
+def _schema(wheels: Sequence[Path]) -> dict[str, str] | None:
+    """Return what the wheel with the migrations states, None where there is none."""
+    import tomllib
+    import zipfile
+
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            stated = [name for name in names if name.endswith("migrations/schema.toml")]
+            if not stated:
+                continue
+            said = tomllib.loads(archive.read(stated[0]).decode())
+        found = (re.search(r"/migrations/versions/(\d{4})_\w+\.py$", n) for n in names)
+        heads = sorted(match[1] for match in found if match)
+        if heads:
+            bounds = {key: str(said[key]) for key in ("min_supported", "max_supported")}
+            return {"head": heads[-1], **bounds}
+    return None
 
 
 def _place(path: Path, parts: Sequence[_Part], manifest: Mapping[str, Any]) -> None:

@@ -139,7 +139,8 @@ def _journalled(
                 timeout=budget,
             )
             took = time.monotonic() - begun
-            record("done", step, seconds=round(took, 3))
+            left = {key: facts[key] for key in ("schema",) if facts.get(key)}
+            record("done", step, seconds=round(took, 3), **left)
             report.step("ok", step, _summary(facts), took)
             return facts
 

@@ -311,6 +311,7 @@ def _shipment(
         by=by_whom(),
         at=round(time.time(), 3),
         secrets=tuple(n for n, value in values.items() if isinstance(value, Secret)),
+        schema=artefact.schema,
     )
     environ = {
         name: value.value if isinstance(value, Secret) else value

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ops import errors, findings
+from ops import errors, findings, migrations
 from ops.cache import Verdict
 from ops.command import Command
 from ops.shell import Result
@@ -131,6 +131,15 @@ TABLE = (
         tools=(),
         fix="inv lock",
         cost=0.3,
+    ),
+    Gate(
+        name="migrations",
+        argv=(),
+        inputs=(f"{migrations.FOLDER}/*",),
+        config=(),
+        tools=(),
+        fix="let it only add, or mark it (docs/how-to/migrate.md)",
+        cost=0.1,
     ),
 )
 BY_NAME = {gate.name: gate for gate in TABLE}
@@ -258,10 +267,29 @@ def _lock(gate: Gate, tree: Tree) -> tuple[Verdict, bool]:
     return Verdict(gate.name, "green"), True
 
 
+def _migrations(gate: Gate, tree: Tree) -> tuple[Verdict, bool]:
+    """Judge that what is shipped before a switch only adds to the database."""
+    folder = tree.root / migrations.FOLDER
+    if not folder.is_dir():
+        return Verdict(gate.name, "green"), True
+    files = {
+        path.name: path.read_text()
+        for path in (folder / "versions").glob("*.py")
+        if path.name != "__init__.py"
+    }
+    bounds = folder / "schema.toml"
+    found = migrations.problems(files, bounds.read_text() if bounds.exists() else "")
+    if found:
+        text = "\n".join(found)
+        return Verdict(gate.name, "red", findings=text, fix=gate.fix), True
+    return Verdict(gate.name, "green"), True
+
+
 _WHOLE: Mapping[str, Callable[[Gate, Tree], tuple[Verdict, bool]]] = {
     "imports": _imports,
     "dependencies": _dependencies,
     "lock": _lock,
+    "migrations": _migrations,
 }
 
 

@@ -53,7 +53,8 @@ class History:
     `standing` maps a release's number to good, bad or aborted; `traffic` lists the
     releases that got traffic and kept it, oldest first, each rollback popping what
     it left behind; `open` is the run that a dead deployer did not end; `closure` the
-    maintenance that was switched on last, and not off since.
+    maintenance that was switched on last, and not off since; `schema` the revision that
+    the last migration left the database at, "" where none is known.
     """
 
     runs: tuple[Run, ...] = ()
@@ -62,6 +63,7 @@ class History:
     open: Run | None = None
     torn: int = 0
     closure: Closure | None = None
+    schema: str = ""
 
     @property
     def last(self) -> int:
@@ -78,8 +80,10 @@ def fold(events: Iterable[Event], torn: int = 0) -> History:
     runs: dict[str, Run] = {}
     standing: dict[int, str] = {}
     traffic: list[int] = []
-    closure = None
+    closure, schema = None, ""
     for event in events:
+        if event["phase"] == "done":
+            schema = event.get("facts", {}).get("schema") or schema
         run = _run(runs.get(event["run"]), event)
         runs[run.id] = run
         if event["phase"] == "end":
@@ -90,7 +94,7 @@ def fold(events: Iterable[Event], torn: int = 0) -> History:
     every = tuple(runs.values())
     left = [run for run in every if not run.outcome]
     last = left[-1] if left else None
-    return History(every, standing, tuple(traffic), last, torn, closure)
+    return History(every, standing, tuple(traffic), last, torn, closure, schema)
 
 
 def _run(run: Run | None, event: Event) -> Run:

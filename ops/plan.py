@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ops.environment import Environment
 from ops.errors import Refused, Usage, port_taken
-from ops.release import Release
+from ops.release import Release, Schema
 from ops.world import Host, World
 
 # The steps before this one leave traffic alone; a failure after it needs a revert.
@@ -23,7 +23,8 @@ class Step:
     """One intention on one host: a verb of the house, a release, a sentence.
 
     Steps of one `stage` may go on side by side on different hosts, in order on each.
-    `against` is the release to compare with.
+    `against` is the release to compare with; `within` the revisions that a migration
+    may bring the database to, such as 0001-0099.
     An `optional` step may fail without making the deploy fail: traffic is safe.
     """
 
@@ -35,6 +36,7 @@ class Step:
     optional: bool = False
     stage: int = 0
     against: int | None = None
+    within: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def plan_deploy(
     """Return the plan that puts a release in front of the users.
 
     Raises:
-        Refused: a host is not fit: no space, or its port belongs to somebody else.
+        Refused: a host is not fit: no space, or its port belongs to somebody else; or
+            the database would not fit this release, or one that may get traffic again.
     """
     number, previous = release.number, world.current
     hosts, notes = _reached(world, environment, most=environment.max_unavailable)
@@ -76,6 +79,7 @@ def plan_deploy(
         _refuse_unfit(host, environment)
         if not force:
             _refuse_lost_secret(host, release)
+    within = _within(world, hosts, release)
     strays = [host for host in hosts if not _serves(host, release, previous)]
     if not force and not strays:
         note = f"v{previous} already serves this artefact with this configuration"
@@ -86,7 +90,7 @@ def plan_deploy(
     keep: set[int | None] = {number, previous}
     stages = [
         [_prepare(host, release, environment) for host in hosts],
-        [[_migrate(hosts[0], number, environment)]],
+        [[_migrate(hosts[0], number, environment, within)]],
         [_try(host, number, environment, boot=True) for host in hosts],
         *_moves(hosts, number, previous, environment, watched=True),
         [_tidy(world, host, keep=keep, environment=environment) for host in hosts],
@@ -120,6 +124,7 @@ def plan_rollback(
             return _converge(world, strays, environment, tuple(notes))
         notes.append(f"v{target} already has traffic")
         return Plan("rollback", environment.name, (), target, previous, tuple(notes))
+    notes += _passed_over(world, target) if to is None else []
     tries = []
     for host in hosts:
         cold = not _alive(host, target)
@@ -327,9 +332,59 @@ def _prepare(host: Host, release: Release, environment: Environment) -> list[Ste
     ]
 
 
-def _migrate(host: Host, number: int, environment: Environment) -> Step:
+def _migrate(
+    host: Host, number: int, environment: Environment, within: str = ""
+) -> Step:
     text = "bring the database to the release's schema, after a backup if it changes"
-    return Step("migrate", host.name, text, number, environment.budget.migrate)
+    budget = environment.budget.migrate
+    return Step("migrate", host.name, text, number, budget, within=within)
+
+
+def _within(world: World, hosts: Sequence[Host], release: Release) -> str:
+    """Return the revisions on which all releases work that may get traffic again.
+
+    Those are what serves, what stands by, and what a rollback would choose.
+
+    Raises:
+        Refused: the database is, or would come, outside what one of them works on.
+    """
+    schema, known = release.schema, world.history.schema
+    if schema is None:
+        return ""
+    if known > schema.max_supported:
+        raise Refused(
+            f"the database is at {known}, this artefact works on {schema}",
+            where=f"artefact {release.artefact[:12]}, schema.toml",
+            next="deploy a newer commit, or restore a backup that was made before",
+        )
+    head = max(known, schema.head)
+    low, high = schema.min_supported, schema.max_supported
+    for number, other in sorted(_kept_schemas(world, hosts).items()):
+        if not other.holds(head):
+            raise Refused(
+                f"v{number} works on {other}, and the database would come to {head}",
+                where="what serves, stands by or is next to roll back to",
+                allowed="a migration that every such release can live with",
+                next=f"deploy first, without {head}, releases whose schema.toml has "
+                f"max_supported of {head} or more, until v{number} is none of these",
+            )
+        low, high = max(low, other.min_supported), min(high, other.max_supported)
+    return f"{low}-{high}"
+
+
+def _kept_schemas(world: World, hosts: Sequence[Host]) -> dict[int, Schema]:
+    """Return the schemas of releases that may get traffic without another deploy."""
+    back = [n for n in world.history.traffic if n != world.current]
+    numbers = set(back[-1:])
+    for host in hosts:
+        numbers |= {slot.number for slot in host.slots if slot.alive}
+        numbers |= {host.current} - {None}
+    found = {}
+    for host in hosts:
+        for slot in host.slots:
+            if slot.number in numbers and slot.release and slot.release.schema:
+                found[slot.number] = slot.release.schema
+    return found
 
 
 def _staged(stages: list[list[list[Step]]]) -> tuple[Step, ...]:
@@ -516,14 +571,24 @@ def _refuse_port(host: Host, environment: Environment) -> None:
 
 def _rollback_target(world: World) -> int:
     for number in reversed(world.history.traffic):
-        if number != world.current and _present(world, number):
+        if number == world.current or not _present(world, number):
+            continue
+        if not _unfit(world, number):
             return number
+    why = [_unfit(world, number) for number in reversed(world.history.traffic)]
     raise Refused(
         "there is no good release to go back to",
-        where=world.environment,
+        where="; ".join(filter(None, why)) or world.environment,
         allowed=_choices(world),
         next=f"inv status --env {world.environment}",
     )
+
+
+def _passed_over(world: World, target: int) -> list[str]:
+    """Return a note for each good release that is newer and can't be gone back to."""
+    newer = world.history.traffic[world.history.traffic.index(target) + 1 :]
+    others = (n for n in reversed(newer) if n != world.current and _present(world, n))
+    return [f"passed over: {why}" for n in others if (why := _unfit(world, n))]
 
 
 def _named(world: World, number: int) -> int:
@@ -534,7 +599,26 @@ def _named(world: World, number: int) -> int:
             allowed=_choices(world),
             next=f"inv status --env {world.environment}",
         )
+    why = _unfit(world, number)
+    if why and number != world.current:
+        raise Refused(
+            why,
+            where="--to",
+            allowed=_choices(world),
+            next=f"inv rollback --env {world.environment}, which chooses one that fits",
+        )
     return number
+
+
+def _unfit(world: World, number: int) -> str:
+    """Return why a release that is kept must not get traffic, "" when it may."""
+    head = world.history.schema
+    for host in world.reached:
+        slot = host.slot(number)
+        schema = slot.release.schema if slot and slot.release else None
+        if schema and head and not schema.holds(head):
+            return f"v{number} works on {schema}, the database is at {head}"
+    return ""
 
 
 def _present(world: World, number: int) -> bool:
@@ -549,6 +633,7 @@ def _choices(world: World) -> str:
         number
         for number in sorted(numbers)
         if number != world.current and _present(world, number)
+        if not _unfit(world, number)
     ]
     return _names(there) or "nothing: only one release is kept so far"
 

@@ -14,11 +14,32 @@ from ops.errors import Usage
 
 
 @dataclass(frozen=True, slots=True)
+class Schema:
+    """The revision that a release brings the database to, and those it works on.
+
+    Revisions are four digits; they compare as text.
+    """
+
+    head: str
+    min_supported: str
+    max_supported: str
+
+    def holds(self, revision: str) -> bool:
+        """Say whether the release works on a database at this revision."""
+        return self.min_supported <= revision <= self.max_supported
+
+    def __str__(self) -> str:
+        return f"{self.min_supported} to {self.max_supported}"
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """An artefact and a configuration under a number; never edited.
 
     `environment` is the hash of the locked dependencies and the interpreter: releases
-    with the same hash share one installed environment. `secrets` are names only.
+    with the same hash share one installed environment. `secrets` are names only, and
+    `sticky` those of them that follow their newest value. `schema` is None where the
+    artefact says nothing of a database; `files` is the digest of what it unpacks to.
     """
 
     number: int
@@ -31,6 +52,9 @@ class Release:
     by: str
     at: float
     secrets: tuple[str, ...] = ()
+    schema: Schema | None = None
+    files: str = ""
+    sticky: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -44,11 +68,18 @@ class Release:
         """Return the release that a record file describes.
 
         Raises:
-            ValueError, TypeError, KeyError: the file is damaged.
+            ValueError, TypeError: the file is damaged, or lacks what every record has.
         """
         fields: dict[str, Any] = json.loads(text)
-        fields["secrets"] = tuple(fields.get("secrets", ()))
-        return cls(**{name: fields[name] for name in cls.__dataclass_fields__})
+        for name in ("secrets", "sticky"):
+            fields[name] = tuple(fields.get(name, ()))
+        if fields.get("schema"):
+            fields["schema"] = Schema(**fields["schema"])
+        # A record of an older engine lacks what has a default here.
+        known = {
+            name: fields[name] for name in cls.__dataclass_fields__ if name in fields
+        }
+        return cls(**known)
 
 
 def parse_number(text: str, flag: str) -> int:
@@ -63,6 +94,11 @@ def parse_number(text: str, flag: str) -> int:
             f'"{text}" is not a release', where=flag, allowed="a number such as 7 or v7"
         )
     return int(digits)
+
+
+def record_digest(record: str) -> str:
+    """Return the digest of a record's text, which the journal of its run holds."""
+    return hashlib.sha256(record.encode()).hexdigest()
 
 
 def config_digest(values: Mapping[str, str | Secret], key: bytes) -> str:

@@ -191,9 +191,13 @@ class Rollout:
                 )
             case "migrate":
                 return act(
-                    step.host, "migrate", number=number, seed=self.environment.seed,
+                    step.host,
+                    "migrate",
+                    number=number,
+                    seed=self.environment.seed,
                     timeout=budget,
-                )  # fmt: skip
+                    within=step.within,
+                )
             case "boot":
                 self.booted = True
                 return act(step.host, "boot", number=number, timeout=budget)

@@ -306,15 +306,23 @@ class Agent:
                 f"the data layer could not {arguments[0]}",
                 where=f"{self._folder(number).name}, exit code {result.code}",
                 detail=result.tail(12),
-                next="inv doctor",
+                next=said.get("hint") or "inv doctor",
             )
         return said
 
-    def migrate(self, number: int, seed: str, timeout: float) -> dict[str, Any]:
-        """Bring the database to a release's schema; back it up first if it changes."""
+    def migrate(
+        self, number: int, seed: str, timeout: float, within: str = ""
+    ) -> dict[str, Any]:
+        """Bring the database to a release's schema; back it up first if it changes.
+
+        `within`: the revisions, such as 0001-0099, that other releases work on; the
+        data layer looks at the database itself and refuses to leave them.
+        """
         arguments = ["prepare", "--backup-dir", str(self.root / "backups")]
         if seed:
             arguments += ["--seed", seed]
+        if within:
+            arguments += ["--within", within]
         return self.data(number, arguments, timeout)
 
     def boot(self, number: int, timeout: float) -> dict[str, Any]:

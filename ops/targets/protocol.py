@@ -20,7 +20,7 @@ from typing import Any
 
 from ops import errors
 from ops.command import Answer, Request
-from ops.release import Release
+from ops.release import Release, Schema
 from ops.world import Front, Host, Slot
 
 # Seconds. Who hears nothing for so long is alone: the agent ends, the deployer gives
@@ -30,7 +30,10 @@ PATIENCE = 15.0
 BEAT = 3.0
 LATE = 10.0
 
-_KINDS = {kind.__name__: kind for kind in (Answer, Front, Host, Release, Request, Slot)}
+_KINDS = {
+    kind.__name__: kind
+    for kind in (Answer, Front, Host, Release, Request, Schema, Slot)
+}
 _ERRORS: dict[str, type[errors.OpsError]] = {
     kind.__name__: kind for kind in errors.OpsError.__subclasses__()
 }

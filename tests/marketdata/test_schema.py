@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from mltrading_marketdata import (
+    OutOfRange,
     SampleSource,
     StoreError,
     Unavailable,
@@ -54,7 +55,8 @@ def test_the_revisions_are_alembic_s_own_in_one_line():
     config.set_main_option("script_location", str(revisions.MIGRATIONS))
     line = ScriptDirectory.from_config(config).walk_revisions()
     assert [one.revision for one in line][::-1] == revisions.shipped()
-    assert revisions.MIN_SUPPORTED in revisions.shipped()
+    low, high = revisions.supported()
+    assert low in revisions.shipped() and revisions.shipped()[-1] <= high
 
 
 def test_prepare_makes_and_fills_a_database(empty_url):
@@ -116,11 +118,25 @@ def test_a_failing_migration_leaves_the_schema_as_it_was(url, tmp_path, monkeypa
 
 
 def test_a_newer_database_is_reported_and_left_alone(url):
-    execute(parse(url), "UPDATE alembic_version SET version_num = '9999'")
+    execute(parse(url), "UPDATE alembic_version SET version_num = '0099'")
     assert schema(parse(url))["state"] == "ahead"
     assert schema(parse(url))["pending"] == []
-    assert prepare(parse(url), seed="sample")["state"] == "ahead"
+    done = prepare(parse(url), seed="sample")
+    assert (done["state"], done["schema"]) == ("ahead", "0099")
     assert migrate(parse(url)) == []
+
+
+def test_a_database_that_this_release_cannot_use_is_refused(url):
+    execute(parse(url), "UPDATE alembic_version SET version_num = '0100'")
+    with pytest.raises(OutOfRange, match="is at 0100, this release works on 0001"):
+        prepare(parse(url), seed="sample")
+
+
+def test_a_migration_that_others_cannot_live_with_changes_nothing(empty_url):
+    with pytest.raises(OutOfRange, match="would come to 0001"):
+        prepare(parse(empty_url), within=("0002", "0099"))
+    assert schema(parse(empty_url))["state"] == "empty"
+    assert prepare(parse(empty_url), within=("0001", "0099"))["schema"] == "0001"
 
 
 def test_somebody_else_s_database_is_refused(empty_url):

@@ -14,7 +14,7 @@ OURS = {
     "dashboard": "services/dashboard",
 }
 PURE = ("plan", "world", "history", "watch", "record", "release", "command", "errors")
-PURE += ("alerts/__init__", "alerts/notice")
+PURE += ("migrations", "quorum", "alerts/__init__", "alerts/notice")
 DOORS = ("shell", "wire", "journal", "targets/__init__")
 # A file, what to write in it, and what the gate of that name then says.
 FAULTS = {
@@ -26,6 +26,11 @@ FAULTS = {
         "ops/plan.py",
         '"""plan."""\n\nfrom ops import shell\n',
         "ops.plan -> ops.shell",
+    ),
+    "migrations": (
+        "packages/marketdata/src/mltrading_marketdata/migrations/versions/0002_less.py",
+        "def upgrade():\n    op.drop_table('bar')\n",
+        "op.drop_table is not among what only adds",
     ),
     "lock": ("requirements.txt", "flask==0.1\n", "requirements.txt is not what"),
     "dependencies": ("advisories/insecure.json", "{}", "not an advisory database"),

@@ -20,7 +20,7 @@ DOORS |= {"targets.doors", "targets.keepers", "targets.link"}
 # The contracts see a top-level name only, and urllib.parse is no door.
 NETWORK = ("urllib.request", "asyncio.subprocess", "multiprocessing", "pty")
 PURE = ("plan", "world", "release", "command", "errors")
-PURE += ("history", "watch", "record", "alerts.notice", "hosts.plan")
+PURE += ("history", "migrations", "watch", "record", "alerts.notice", "hosts.plan")
 
 
 def name(path: Path) -> str:

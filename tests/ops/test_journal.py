@@ -174,3 +174,12 @@ def test_going_forward_leaves_a_good_release_good() -> None:
     end = event("c", "end", op="rollback", release=3, facts={"outcome": "good"})
     history = fold([*deploy("b", 2, "good"), *deploy("d", 3, "reverted"), begin, end])
     assert (history.good(2), history.good(3)) == (True, True)
+
+
+def test_the_schema_is_where_the_last_migration_left_it() -> None:
+    def migrated(run: str, **facts: Any) -> dict[str, Any]:
+        return event(run, "done", step="migrate", facts=facts)
+
+    found = fold([migrated("a", schema="0001"), migrated("b", schema="0002")])
+    assert found.schema == "0002"
+    assert fold([migrated("a", schema="0001"), migrated("b")]).schema == "0001"

@@ -35,6 +35,7 @@ def decide(case: dict[str, Any]) -> Plan | None:
     match ask["op"]:
         case "deploy":
             wanted = worlds.release(ask["number"], ask["artefact"])
+            wanted = replace(wanted, schema=worlds.schema(ask.get("schema")))
             force = ask.get("force", False)
             return plan_deploy(world, wanted, environment, force=force)
         case "rollback":
@@ -90,6 +91,13 @@ def test_the_refusal_of_a_case(case: dict[str, Any]) -> None:
     assert case["expect"].get("allowed", "") in refused.value.allowed
     assert refused.value.code == case["expect"].get("code", 1)
     assert refused.value.next
+
+
+def test_a_migration_may_go_as_far_as_every_kept_release_can_follow() -> None:
+    (case,) = [case for case in CASES if "within" in case["expect"]]
+    plan = decide(case)
+    (step,) = [step for step in plan.steps if step.verb == "migrate"]
+    assert step.within == case["expect"]["within"]
 
 
 def test_nothing_left_open_needs_no_plan() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ops.environment import Budget, Environment, Web
 from ops.history import History, Run
-from ops.release import Release
+from ops.release import Release, Schema
 from ops.world import Front, Host, Slot, World
 
 ENVIRONMENT = Environment(
@@ -52,14 +52,25 @@ def slot(number: int, said: str, secrets: tuple[str, ...] = ()) -> Slot:
     return Slot(number, whole, pids[0] if pids else None, pids, state == "alive")
 
 
+def schema(said: list[str] | None) -> Schema | None:
+    """Return the schema in ["0002", "0001", "0099"]: head, oldest, newest."""
+    return Schema(*said) if said else None
+
+
+def with_schema(found: Slot, said: list[str] | None) -> Slot:
+    return replace(found, release=replace(found.release, schema=schema(said)))
+
+
 def host(said: dict[str, Any]) -> Host:
-    """Return the host that a case describes."""
+    """Return the host that a case describes; "schemas" holds what releases work on."""
     secrets = tuple(said.get("secrets", ()))
+    schemas = said.get("schemas", {})
     return Host(
         name=said.get("name", "here"),
         current=said.get("current"),
         slots=tuple(
-            slot(int(n), text, secrets) for n, text in said.get("slots", {}).items()
+            with_schema(slot(int(n), text, secrets), schemas.get(n))
+            for n, text in said.get("slots", {}).items()
         ),
         front=Front(900, said["front"]) if said.get("front") else Front(),
         port_holder=said.get("port_holder", ""),
@@ -80,5 +91,6 @@ def world(said: dict[str, Any]) -> World:
         standing={int(n): text for n, text in said.get("standing", {}).items()},
         traffic=tuple(said.get("traffic", ())),
         open=run,
+        schema=said.get("schema", ""),
     )
     return World("local", tuple(hosts), history)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .changes import Changed
     from .errors import (
         BadData,
+        OutOfRange,
         PoolExhausted,
         SchemaBehind,
         SourceError,
@@ -28,6 +29,7 @@ __all__ = [
     "Changed",
     "CsvSource",
     "IngestReport",
+    "OutOfRange",
     "PoolExhausted",
     "RawBars",
     "SampleSource",
@@ -47,6 +49,7 @@ _HOME = {
     "changes": ["Changed"],
     "errors": [
         "BadData",
+        "OutOfRange",
         "PoolExhausted",
         "SchemaBehind",
         "SourceError",

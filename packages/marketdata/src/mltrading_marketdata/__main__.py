@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -91,6 +92,7 @@ def prepare(call: Call) -> dict[str, Any]:
         call.address,
         backup_dir=call.options.backup_dir,
         seed=call.options.seed,
+        within=call.options.within,
     )
     call.say(
         f"{call.address.where}: {done['state']}, applied "
@@ -171,6 +173,9 @@ def parser() -> argparse.ArgumentParser:
     ready = add(prepare)
     ready.add_argument("--backup-dir", type=Path, help="where to back up to")
     ready.add_argument("--seed", choices=["sample"], help="fill an empty database")
+    ready.add_argument(
+        "--within", type=_range, help="0001-0099: revisions that others work on"
+    )
     carry = add(ingest)
     carry.add_argument("--source", choices=["sample", "csv"], required=True)
     carry.add_argument("--path", type=Path, help="the folder of the csv source")
@@ -180,6 +185,14 @@ def parser() -> argparse.ArgumentParser:
     add(reset)
     add(info)
     return root
+
+
+def _range(text: str) -> tuple[str, str]:
+    """Return the two revisions in "0001-0099"."""
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range such as 0001-0099")
+    low, _, high = text.partition("-")
+    return low, high
 
 
 def main(argv: list[str], environ: Mapping[str, str]) -> int:

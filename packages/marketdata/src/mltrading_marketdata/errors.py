@@ -31,6 +31,10 @@ class SchemaBehind(StoreError):
     """The database lacks tables or columns that this code reads."""
 
 
+class OutOfRange(StoreError):
+    """The schema is, or would come, outside what a release's code works on."""
+
+
 class UnknownSymbol(StoreError):
     """No such symbol in the store."""
 

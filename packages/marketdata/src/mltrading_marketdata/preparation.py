@@ -12,28 +12,39 @@ from .url import Address
 
 
 def schema(address: Address) -> dict[str, Any]:
-    """Return head, current, pending, min_supported and state."""
+    """Return head, current, pending, min_supported, max_supported and state."""
     observed = revisions.observe(address)
+    low, high = revisions.supported()
     return {
         "head": revisions.shipped()[-1],
         "current": observed.current,
         "pending": revisions.pending(observed),
-        "min_supported": revisions.MIN_SUPPORTED,
+        "min_supported": low,
+        "max_supported": high,
         "state": revisions.state_of(observed),
     }
 
 
 def prepare(
-    address: Address, *, backup_dir: Path | None = None, seed: str | None = None
+    address: Address,
+    *,
+    backup_dir: Path | None = None,
+    seed: str | None = None,
+    within: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """Bring the database to this release's schema, then seed it if it has no series.
 
     A database that holds something is backed up to `backup_dir` before a migration. A
     database that a newer release has migrated is left as it is (state "ahead"): its
-    migrations are made so that this release can still read it. Raises StoreError.
+    migrations are made so that this release can still read it. `within` are the
+    revisions on which the releases work that may get traffic again.
+
+    Raises StoreError; OutOfRange, and changes nothing, where a release could not work
+    on the outcome.
     """
     observed = revisions.observe(address)
     revisions.refuse_foreign(observed, address.where)
+    revisions.refuse_out_of_range(observed, address.where, within)
     applied: list[str] = []
     saved: Path | None = None
     if revisions.pending(observed):
@@ -46,12 +57,15 @@ def prepare(
     ingested = 0
     if seed is not None and not observed.filled:
         ingested = _seed(address, seed)
+    head = revisions.shipped()[-1]
+    ahead = revisions.state_of(observed) == "ahead"
     return {
         "applied": applied,
         "backup": None if saved is None else str(saved),
         "ingested": ingested,
-        "head": revisions.shipped()[-1],
-        "state": "ahead" if revisions.state_of(observed) == "ahead" else "current",
+        "head": head,
+        "schema": observed.current if ahead else head,
+        "state": "ahead" if ahead else "current",
         "database": address.dialect,
     }
 

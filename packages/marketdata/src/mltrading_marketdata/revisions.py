@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,12 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from .errors import Unavailable, explain
+from .errors import OutOfRange, Unavailable, explain
 from .url import Address
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# The oldest revision that the code of this release can read.
-MIN_SUPPORTED = "0001"
 
 State = Literal["empty", "behind", "current", "ahead", "foreign"]
 
@@ -46,6 +45,12 @@ def shipped() -> list[str]:
     )
 
 
+def supported() -> tuple[str, str]:
+    """Return the oldest and the newest revision that this release's code works on."""
+    said = tomllib.loads((MIGRATIONS / "schema.toml").read_text())
+    return said["min_supported"], said["max_supported"]
+
+
 def state_of(observed: Observed) -> State:
     """Say how the database stands to this release.
 
@@ -64,6 +69,28 @@ def state_of(observed: Observed) -> State:
 def pending(observed: Observed) -> list[str]:
     """Return the shipped revisions that the database still lacks, oldest first."""
     return [one for one in shipped() if one > (observed.current or "")]
+
+
+def refuse_out_of_range(
+    observed: Observed, where: str, within: tuple[str, str] | None = None
+) -> None:
+    """Raise OutOfRange when a release could not work on what `prepare` would leave.
+
+    `within`: the revisions on which every release that may get traffic works.
+    """
+    low, high = supported()
+    if observed.current is not None and observed.current > high:
+        raise OutOfRange(
+            f"{where} is at {observed.current}, this release works on {low} to {high}",
+            "deploy a newer release, or restore a backup that was made before",
+        )
+    head = shipped()[-1]
+    if within and pending(observed) and not within[0] <= head <= within[1]:
+        raise OutOfRange(
+            f"{where} would come to {head}, releases that may get traffic work on "
+            f"{within[0]} to {within[1]}",
+            "deploy first, without that migration, a release that works on both",
+        )
 
 
 def observe(address: Address) -> Observed:
