@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 Event = Mapping[str, Any]
+# Why a run ended that did not end itself.
+_UNKNOWN = "noted on too few hosts; others acted since without knowing of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +78,32 @@ class History:
 
 
 def fold(events: Iterable[Event], torn: int = 0) -> History:
-    """Return the history that a sequence of events tells."""
+    """Return the history that a sequence of events tells.
+
+    Every command finishes what is open before it does anything else. So a run that is
+    open while a later epoch goes on with another was never known to those who act: it
+    was noted on too few hosts, nothing of it was carried out, and it counts as aborted.
+    """
     runs: dict[str, Run] = {}
     standing: dict[int, str] = {}
     traffic: list[int] = []
     closure, schema = None, ""
+    epochs: dict[str, int] = {}
     for event in events:
+        epoch = event.get("epoch", 0)
+        for id in [id for id, its in epochs.items() if its < epoch]:
+            if id != event["run"]:
+                del epochs[id]
+                runs[id] = replace(runs[id], outcome="aborted", reason=_UNKNOWN)
+                _judge(runs[id], standing, traffic)
         if event["phase"] == "done":
             schema = event.get("facts", {}).get("schema") or schema
         run = _run(runs.get(event["run"]), event)
         runs[run.id] = run
+        if run.outcome:
+            epochs.pop(run.id, None)
+        else:
+            epochs[run.id] = epoch
         if event["phase"] == "end":
             _judge(run, standing, traffic)
             if run.op == "maintenance" and run.outcome == "good":

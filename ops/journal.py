@@ -11,11 +11,12 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ops.history import Event, History, fold
+from ops.memory import identity, ordered
 
 START = "0" * 16
 # Bytes; a rollback writes some 5 kB.
@@ -29,7 +30,8 @@ class Journal:
         self.path = path
         self.reserve = path.with_name("reserve")
         self._events: list[Event] = []
-        self._offset = self._broken = 0
+        self._offset = self._broken = self._digest = self.highest = 0
+        self._ids: set[str] = set()
 
     def append(self, event: dict[str, Any]) -> None:
         """Write one event and wait until it is on the disk.
@@ -37,15 +39,39 @@ class Journal:
         On a full disk the reserve is given up first: a rollback is small, and a full
         disk may be why it is needed.
 
+        One that is here already, as a deployer that lost the answer sends it again, is
+        not written twice.
+
         Raises:
             OSError: the disk is full, read-only or gone; nothing may be done then.
         """
-        try:
-            self._append(event)
-        except OSError as error:
-            if error.errno != errno.ENOSPC or not self.give_up_reserve():
-                raise
-            self._append(event)
+        if event.get("id"):
+            self.events()
+            if event["id"] in self._ids:
+                return
+        self._append_from_reserve(event)
+
+    def catch_up(self, events: Iterable[Event]) -> int:
+        """Append what other hosts' journals hold and this one lacks; return how many.
+
+        Each keeps its content and gets its place in the chain of this journal; `origin`
+        is its hash where it comes from.
+        """
+        self.events()
+        missing = []
+        for event in events:
+            if identity(event) not in self._ids:
+                body = {k: event[k] for k in event if k not in ("prev", "hash")}
+                origin = event.get("origin") or event["hash"]
+                missing.append({**body, "origin": origin})
+        if missing:
+            self._append_from_reserve(*missing)
+        return len(missing)
+
+    @property
+    def digest(self) -> str:
+        """Return what is the same for journals that hold the same events."""
+        return f"{len(self._ids)}-{self._digest:016x}"
 
     def keep_reserve(self) -> None:
         """Hold back some disk space for the day on which there is none."""
@@ -64,15 +90,25 @@ class Journal:
             return False
         return True
 
-    def _append(self, event: dict[str, Any]) -> None:
+    def _append_from_reserve(self, *events: dict[str, Any]) -> None:
+        try:
+            self._append(*events)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self.give_up_reserve():
+                raise
+            self._append(*events)
+
+    def _append(self, *events: dict[str, Any]) -> None:
         last, torn = self._tail()
-        line = dict(event, prev=last)
-        line["hash"] = _digest(line)
-        text = json.dumps(line, sort_keys=True, separators=(",", ":"))
+        text = ""
+        for event in events:
+            line = dict(event, prev=last)
+            last = line["hash"] = _digest(line)
+            text += json.dumps(line, sort_keys=True, separators=(",", ":")) + "\n"
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             # A torn tail is closed off, so that this line stands alone.
-            line_bytes = (("\n" if torn else "") + text + "\n").encode()
+            line_bytes = (("\n" if torn else "") + text).encode()
             before = os.fstat(descriptor).st_size
             if os.write(descriptor, line_bytes) != len(line_bytes):
                 # A disk that fills up in the middle of a line takes half of it.
@@ -104,12 +140,24 @@ class Journal:
             self._broken += event.get("prev") != last
             last = event["hash"]
             self._events.append(event)
+            self._know(event)
         self._offset += whole
         return tuple(self._events), self._broken + (whole < len(text))
 
+    def _know(self, event: Event) -> None:
+        """Keep what tells quickly whether two journals hold the same events."""
+        known = identity(event)
+        if known not in self._ids:
+            self._ids.add(known)
+            said = hashlib.blake2b(known.encode(), digest_size=8).digest()
+            # The order does not matter: a host that was away has them in another one.
+            self._digest ^= int.from_bytes(said)
+        self.highest = max(self.highest, event.get("epoch", 0))
+
     def history(self) -> History:
         """Return the history that this journal tells."""
-        return fold(*self.events())
+        events, torn = self.events()
+        return fold(ordered(events), torn)
 
     def _tail(self) -> tuple[str, bool]:
         """Return the hash of the last whole line, and whether the tail is torn."""

@@ -31,9 +31,18 @@ class Lease:
         self.descriptor = -1
 
     def take(
-        self, doing: str, by: str, *, wait: float = 0.0, tell: Callable[[str], None]
+        self,
+        doing: str,
+        by: str,
+        *,
+        wait: float = 0.0,
+        tell: Callable[[str], None],
+        above: int = 0,
     ) -> None:
         """Take the lease, waiting at most `wait` seconds for its holder to end.
+
+        The epoch is higher than the last one and than `above`, the highest that the
+        journal knows: a power cut may have cost the file that holds the last one.
 
         Raises:
             Locked: somebody holds it; says who, since when and what they do.
@@ -52,7 +61,7 @@ class Lease:
             time.sleep(0.02)
         said = {"by": by, "doing": doing, "pid": os.getpid(), "since": time.time()}
         try:
-            self.epoch = self._next_epoch()
+            self.epoch = self._next_epoch(above)
             _write(self.holder, json.dumps({**said, "epoch": self.epoch}))
         except OSError:
             os.close(descriptor)
@@ -101,8 +110,8 @@ class Lease:
         there = os.path.exists(f"/proc/{said['pid']}") or not os.path.exists("/proc")
         return {**said, "alive": there}
 
-    def _next_epoch(self) -> int:
-        epoch = self.last_epoch() + 1
+    def _next_epoch(self, above: int) -> int:
+        epoch = max(self.last_epoch(), above) + 1
         _write(self.epoch_file, str(epoch))
         return epoch
 

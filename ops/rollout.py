@@ -498,6 +498,9 @@ def recover(target: Target, environment: Environment, by: str) -> World:
     """
     for _ in range(3):
         world = target.observe()
+        for host, lines in target.catch_up().items():
+            # Before anything else is written there: then no later line is without them.
+            report.step("ok", "catch up", f"{host}: {lines} lines of the journal")
         plan = plan_recover(world, environment)
         if plan is None or world.history.open is None:
             return world

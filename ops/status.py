@@ -90,6 +90,7 @@ def _host(host: Host, world: World) -> dict[str, Any]:
         "name": host.name,
         "unreachable": host.unreachable,
         "current": _named(host.current),
+        "behind": host.behind,
         "drift": not host.unreachable and host.current != world.current,
         "alive": bool(slot and slot.alive),
         "processes": list(slot.processes) if slot else [],
@@ -160,6 +161,8 @@ def _host_rows(hosts: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         state = "up" if host["alive"] else "DOWN"
         if host["drift"]:
             state += ", drifted"
+        if host["behind"]:
+            state += f", lacks {host['behind']} lines of the journal"
         standby = ", ".join(host["standby"])
         free = f"{host['free_disk_mib']:,}"
         rows.append((host["name"], host["current"] or "nothing", state, standby, free))

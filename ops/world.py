@@ -47,6 +47,7 @@ class Host:
 
     `unreachable` says why nothing is known of it; "" where it was reached. `python`
     is what an installed environment there depends on: version, machine, C library.
+    `behind`: how many lines of the other hosts' journals this one lacks.
     `shut`: people get the maintenance page.
     """
 
@@ -59,6 +60,7 @@ class Host:
     free_disk: int = 0
     unreachable: str = ""
     python: str = ""
+    behind: int = 0
     shut: bool = False
 
     def slot(self, number: int | None) -> Slot | None:

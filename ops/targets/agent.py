@@ -114,12 +114,14 @@ class Agent:
             Locked: somebody holds it. Refused: the disk is full or read-only.
         """
         self.prepare()
+        self.journal.events()
+        above = self.journal.highest
         try:
-            self.lease.take(doing, by, wait=wait, tell=tell)
+            self.lease.take(doing, by, wait=wait, tell=tell, above=above)
         except OSError as error:
             if error.errno != errno.ENOSPC or not self.journal.give_up_reserve():
                 raise full(error, self.root) from None
-            self.lease.take(doing, by, wait=wait, tell=tell)
+            self.lease.take(doing, by, wait=wait, tell=tell, above=above)
         try:
             self.keeper.prepare()
         except BaseException:

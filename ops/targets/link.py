@@ -30,6 +30,7 @@ OPS = Path(__file__).resolve().parent.parent
 # What the agent needs; none of it imports anything beside these and the library.
 MODULES = (
     *("__init__", "command", "errors", "hands", "history", "journal", "lease"),
+    "memory",
     *("release", "shell", "wire", "world"),
     *("targets/__init__", "targets/agent", "targets/closed", "targets/doors"),
     "targets/keepers",

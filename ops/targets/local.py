@@ -49,6 +49,9 @@ class LocalTarget:
     def record(self, event: dict[str, Any]) -> None:
         self.agent.journal.append({**event, "epoch": self.agent.lease.epoch})
 
+    def catch_up(self) -> dict[str, int]:
+        return {}
+
     def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
         does = self.agent if hasattr(self.agent, verb) else Hands(self.agent)
         return getattr(does, verb)(**arguments)

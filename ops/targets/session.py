@@ -39,7 +39,17 @@ BREAKABLE = frozenset(
 # What changes the host, and so needs the lease and its epoch.
 EFFECTS = frozenset(
     (
-        *("record", "adopt", "boot", "close", "data", "front", "make", "migrate"),
+        *(
+            "record",
+            "adopt",
+            "boot",
+            "catch_up",
+            "close",
+            "data",
+            "front",
+            "make",
+            "migrate",
+        ),
         *("prune", "reload", "reopen", "retire", "shut", "stage", "stop", "switch"),
         "wheels",
     )
@@ -80,7 +90,7 @@ class Verbs:
             "host": self.agent.observe(self.port),
             "new": list(events[since:]) if since is not None else [],
             "count": len(events),
-            "epoch": events[-1].get("epoch", 0) if events else 0,
+            "digest": self.agent.journal.digest,
             "torn": torn,
         }
 
@@ -120,6 +130,9 @@ class Verbs:
 
     def record(self, event: dict[str, Any]) -> None:
         self.agent.journal.append(event)
+
+    def catch_up(self, events: Sequence[dict[str, Any]]) -> int:
+        return self.agent.journal.catch_up(events)
 
     def ask(self, number: int, requests: Sequence[Request]) -> list[Answer]:
         return self.agent.ask(number, requests)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,6 +20,7 @@ from ops.environment import Address, Environment
 from ops.errors import Locked, OpsError, Refused
 from ops.history import Event, History, fold
 from ops.lease import describe
+from ops.memory import lacking, ordered, union
 from ops.release import Release
 from ops.targets import trees
 from ops.targets.link import Link, Unreachable, lost
@@ -46,6 +49,10 @@ class SshTarget:
         self.addresses = environment.hosts(environ)
         self.public = environment.public_url(environ)
         self.minority = False
+        # What each host's journal lacked when it was last looked at.
+        self._lacking: dict[str, tuple[Event, ...]] = {}
+        self._term = secrets.token_hex(4)
+        self._written = itertools.count(1)
         self.members = {
             address.name: _Member(address, environment) for address in self.addresses
         }
@@ -68,24 +75,51 @@ class SshTarget:
             else:
                 host, seen[name] = result
                 hosts.append(host)
-        return World(self.environment.name, tuple(hosts), self._history(seen))
+        history = self._history(seen)
+        hosts = [
+            replace(host, behind=len(self._lacking.get(host.name, ())))
+            for host in hosts
+        ]
+        return World(self.environment.name, tuple(hosts), history)
 
     def _history(self, seen: Mapping[str, Mapping[str, Any]]) -> History:
-        """Return the history that the host with the longest memory tells.
+        """Return the history that the hosts tell, and note what which of them lacks.
 
-        A host that was away while others were acted on has an older last epoch.
+        Hosts that hold the same are read from one of them. Where they differ, as one
+        that was away has missed some and may know what nobody else does, all are read.
         """
-        if not seen:
-            return History()
-        name = max(seen, key=lambda each: (seen[each]["epoch"], seen[each]["count"]))
-        member, said = self.members[name], seen[name]
+        same = len({said["digest"] for said in seen.values()}) <= 1
+        chosen = list(seen)[:1] if same else list(seen)
+        journals = {name: self._journal(name, seen[name]) for name in chosen}
+        whole = union(journals.values()) if not same else ()
+        self._lacking = {
+            name: lacking(journal, whole) for name, journal in journals.items() if whole
+        }
+        events = whole or next(iter(journals.values()), ())
+        torn = max((seen[name]["torn"] for name in chosen), default=0)
+        return fold(ordered(events), torn)
+
+    def _journal(self, name: str, said: Mapping[str, Any]) -> tuple[Event, ...]:
+        """Return all events of a host's journal; what was read is not read again."""
+        member = self.members[name]
         with member.reading:
             if len(member.events) + len(said["new"]) < said["count"]:
                 said = member.ask("look", since=len(member.events))
             # Several threads may have looked: what one has read is not read twice.
             missing = max(0, said["count"] - len(member.events))
             member.events += said["new"][len(said["new"]) - missing :]
-            return fold(member.events, said["torn"])
+            return tuple(member.events)
+
+    def catch_up(self) -> dict[str, int]:
+        def bring(member: _Member) -> int:
+            events = [dict(event) for event in self._lacking[member.address.name]]
+            under = member.held[2] if member.held else 0
+            return member.ask("catch_up", under=under, events=events)
+
+        behind = [name for name, events in self._lacking.items() if events]
+        said = self._each(bring, only=behind)
+        self._lacking = {}
+        return {name: said[name] for name in _reached(said)}
 
     def python(self) -> str:
         hosts = self.observe().reached
@@ -203,11 +237,14 @@ class SshTarget:
                 may have the others, so what this line announces must not be done.
         """
 
+        id = f"{self._term}-{next(self._written):06d}"
+
         def append(member: _Member) -> None:
             if member.held is None:
                 raise Unreachable("its lease is not held")
             epoch = member.held[2]
-            member.ask("record", under=epoch, event={**event, "epoch": epoch})
+            told = {**event, "epoch": epoch, "id": id}
+            member.ask("record", under=epoch, event=told)
 
         said = self._each(append, connected=True)
         if not self._enough(_reached(said)):

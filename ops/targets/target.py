@@ -46,6 +46,12 @@ class Target(Protocol):
         as not possible: its effect must not be carried out.
         """
 
+    def catch_up(self) -> dict[str, int]:
+        """Bring each host's journal what it lacks; return how many lines, by host.
+
+        What it lacks was seen when the hosts were last looked at.
+        """
+
     def act(self, host: str, verb: str, **arguments: Any) -> dict[str, Any]:
         """Carry out one effect on one host and return its facts."""
 

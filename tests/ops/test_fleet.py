@@ -71,3 +71,128 @@ def test_a_deployer_that_lost_most_hosts_is_fenced_off_by_the_next(
     with pytest.raises(Locked):
         first.record(event("r", "intent"))
     second.record(event("s", "begin"))
+
+
+# What hosts remember ----------------------------------------------------------------
+
+
+def deploy(target: SshTarget, run: str, number: int, outcome: str = "good") -> None:
+    facts = {"previous": number - 1 or None, "by": "ann@laptop"}
+    target.record(event(run, "begin", release=number, facts=facts))
+    target.record(event(run, "intent", release=number, step="switch", host="a"))
+    if outcome:
+        target.record(
+            event(run, "end", release=number, facts={"outcome": outcome, "reason": ""})
+        )
+
+
+def act(fleet: Fleet, run: str, number: int, outcome: str = "good") -> None:
+    """Take the lease as a command does, catch up, journal one deploy, end."""
+    target = take(fleet.target())
+    target.observe()
+    target.catch_up()
+    try:
+        deploy(target, run, number, outcome)
+    finally:
+        target.release()
+
+
+def test_a_host_that_was_away_gets_what_it_missed_with_its_chain_whole(
+    fleet: Fleet,
+) -> None:
+    act(fleet, "r1", 1)
+    fleet.pull("c")
+    act(fleet, "r2", 2)
+    fleet.pull()
+    assert [host.behind for host in fleet.target().observe().hosts] == [0, 0, 3]
+    act(fleet, "r3", 3)
+    histories = [fleet.agent(name).journal.history() for name in "abc"]
+    assert histories[2] == histories[0]
+    assert (histories[2].traffic, histories[2].torn) == ((1, 2, 3), 0)
+    assert [host.behind for host in fleet.target().observe().hosts] == [0, 0, 0]
+
+
+def test_what_is_brought_over_keeps_its_content_and_says_where_it_is_from(
+    fleet: Fleet,
+) -> None:
+    fleet.pull("c")
+    act(fleet, "r1", 1)
+    fleet.pull()
+    act(fleet, "r2", 2)
+    (there, _), (here, _) = (fleet.agent(name).journal.events() for name in "ac")
+    own = ("prev", "hash", "origin")
+    bare = [{k: e[k] for k in e if k not in own} for e in there]
+    assert bare == [{k: e[k] for k in e if k not in own} for e in here]
+    assert [e.get("origin") for e in here[:3]] == [e["hash"] for e in there[:3]]
+
+
+def test_a_line_whose_answer_was_lost_is_written_once(fleet: Fleet) -> None:
+    target = take(fleet.target())
+    fleet["a"].loses = fleet["b"].loses = "record"
+    with pytest.raises(OSError, match="of 3 hosts"):
+        target.record(event("r1", "begin"))
+    assert [len(fleet.agent(name).journal.events()[0]) for name in "abc"] == [1, 1, 1]
+
+
+def test_catching_up_again_after_it_was_cut_off_adds_nothing(fleet: Fleet) -> None:
+    fleet.pull("c")
+    act(fleet, "r1", 1)
+    fleet.pull()
+    fleet["c"].loses = "catch_up"
+    act(fleet, "r2", 2)
+    fleet["c"].loses = ""
+    act(fleet, "r3", 3)
+    journals = [fleet.agent(name).journal for name in "ac"]
+    assert [len(each.events()[0]) for each in journals] == [9, 9]
+    assert journals[0].digest == journals[1].digest
+
+
+def test_a_run_that_only_one_host_knows_as_open_counts_as_aborted(
+    fleet: Fleet,
+) -> None:
+    act(fleet, "r1", 1)
+    first = take(fleet.target())
+    fleet.pull("b", "c")
+    with pytest.raises(OSError, match="of 3 hosts"):
+        first.record(event("r2", "begin", release=2, facts={"previous": 1}))
+    first.release()
+    fleet.pull("a")
+    act(fleet, "r3", 2)
+    fleet.pull()
+    act(fleet, "r4", 3)
+    found = fleet.agent("a").journal.history()
+    assert found == fleet.agent("b").journal.history()
+    assert [(run.id, run.outcome) for run in found.runs][1] == ("r2", "aborted")
+    assert (found.open, found.traffic, found.good(2)) == (None, (1, 2, 3), True)
+
+
+def test_what_a_later_holder_said_of_a_run_has_the_last_word(fleet: Fleet) -> None:
+    act(fleet, "r1", 1)
+    first = take(fleet.target())
+    deploy(first, "r2", 2, "")
+    fleet.pull("b", "c")
+    with pytest.raises(OSError, match="of 3 hosts"):
+        first.record(event("r2", "end", release=2, facts={"outcome": "good"}))
+    first.release()
+    fleet.pull("a")
+    second = take(fleet.target())
+    facts = {"outcome": "reverted", "reason": "its deployer died"}
+    second.record(event("r2", "end", release=2, facts=facts))
+    second.release()
+    fleet.pull()
+    act(fleet, "r3", 3)
+    for name in "abc":
+        found = fleet.agent(name).journal.history()
+        assert (found.traffic, found.standing[2]) == ((1, 3), "bad")
+
+
+def test_an_epoch_file_that_a_power_cut_took_is_made_good_by_the_journal(
+    fleet: Fleet,
+) -> None:
+    act(fleet, "r1", 1)
+    act(fleet, "r2", 2)
+    for name in "abc":
+        fleet.agent(name).lease.epoch_file.write_text("")
+    act(fleet, "r3", 3)
+    assert fleet.agent("a").journal.history().traffic == (1, 2, 3)
+    assert fleet.agent("a").lease.last_epoch() == 3
