@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ops import report
+from ops import folders, report
 
 SCHEMA = 1
 KEPT_DAYS = 30
@@ -41,14 +41,6 @@ class Verdict:
     findings: str = ""
     fix: str = ""
     data: Mapping[str, Any] | None = None
-
-
-def home(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of everything that may be thrown away, by XDG."""
-    if environ.get("MLTRADING_CACHE"):
-        return Path(environ["MLTRADING_CACHE"]).absolute()
-    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).absolute() / "mltrading"
 
 
 def key(**parts: Any) -> str:
@@ -85,7 +77,7 @@ class Store:
         """Return the store in a folder, made or rebuilt where needed."""
         today = int((time.time() if now is None else now) // _DAY)
         warn = warn or _say
-        path = (folder or home()) / "verdicts.db"
+        path = (folder or folders.cache()) / "verdicts.db"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path.with_suffix(".lock")):
