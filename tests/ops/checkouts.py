@@ -14,7 +14,7 @@ OURS = {
     "dashboard": "services/dashboard",
 }
 PURE = ("plan", "world", "history", "watch", "record", "release", "command", "errors")
-PURE += ("migrations", "quorum", "alerts/__init__", "alerts/notice")
+PURE += ("memory", "migrations", "quorum", "alerts/__init__", "alerts/notice")
 DOORS = ("shell", "wire", "journal", "targets/__init__")
 # A file, what to write in it, and what the gate of that name then says.
 FAULTS = {
