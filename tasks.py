@@ -3,9 +3,8 @@
 One task a verb, a few statements each; the work is in ops/, imported when asked for.
 """
 
-from ops.menu import contract_usage_errors, keep_bytecode, verb
+from ops.menu import contract_usage_errors, verb
 
-keep_bytecode()
 contract_usage_errors()
 
 _ENV = {"env": "environment, a row of ops/environments.toml"}
@@ -71,14 +70,33 @@ def doctor(c, env="local", json=False):
     help={
         "only": "comma-separated names of gates",
         "cache": "use verdicts of files that did not change",
+        "since": "ask only about what differs from a revision such as origin/main",
+        "jobs": "tools at once; default: one per processor",
+        "fail-fast": "end at the first red gate",
+        "explain": "say what changed since each gate's last green run",
+        "watch": "ask again whenever a file changes, until Ctrl-C",
+        "allow-stale-advisories": "why an old advisory database may do",
+        "dry-run": "show what would be asked and start no tool",
         **_JSON,
     }
 )
-def quality(c, only="quality", cache=True, json=False):
+def quality(
+    c, only="quality", cache=True, since="", jobs=0, fail_fast=False, explain=False,
+    watch=False, allow_stale_advisories="", dry_run=False, json=False,
+):  # fmt: skip
     """Ask every quality gate, side by side: format, lint, security, layers."""
     from ops import quality as judged
 
-    judged.quality(only.split(","), use_cache=cache, as_json=json)
+    names = only.split(",")
+    shared = {"use_cache": cache, "since": since, "explain": explain, "as_json": json}
+    if dry_run:
+        judged.plan(names, **shared)
+        return
+    ask = judged.watch if watch else judged.quality
+    ask(
+        names, jobs=jobs or None, fail_fast=fail_fast,
+        reason=allow_stale_advisories, **shared,
+    )  # fmt: skip
 
 
 @verb

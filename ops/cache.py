@@ -1,8 +1,9 @@
 """Verdicts by content hash, kept between runs and shared by all checkouts.
 
-A verdict is believed only when its row's checksum fits; a store that can't be read
-is moved aside and rebuilt. A folder that can't be written costs speed, never a
-failure.
+A verdict is believed only when its row's checksum fits. A store that can't be read, or
+in which something is not what was written, is left behind and begun anew under the
+next number: renaming a database that another process has open could harm the new one.
+A folder that can't be written costs speed, never a failure.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ops import folders, report
+from ops import report
 
-SCHEMA = 1
+SCHEMA = 2
 KEPT_DAYS = 30
+# Bytes of the file above which the verdicts that were used longest ago are removed.
+LIMIT = 256 * 1024 * 1024
 _DAY = 86_400
 
 
@@ -43,6 +46,14 @@ class Verdict:
     data: Mapping[str, Any] | None = None
 
 
+def home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of everything that may be thrown away, by XDG."""
+    if environ.get("MLTRADING_CACHE"):
+        return Path(environ["MLTRADING_CACHE"]).absolute()
+    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).absolute() / "mltrading"
+
+
 def key(**parts: Any) -> str:
     """Return the sha256 of everything that can change a verdict, as hex.
 
@@ -58,13 +69,19 @@ class Store:
 
     def __init__(
         self,
-        connection: sqlite3.Connection | None,
+        folder: Path | None,
         today: int,
         warn: Callable[[str], None],
+        limit: int,
     ) -> None:
-        self._connection = connection
+        self._folder = folder
         self._today = today
         self._warn = warn
+        self._limit = limit
+        self._path: Path | None = None
+        self._connection: sqlite3.Connection | None = None
+        # How often this object had to begin anew: what it said before is in doubt.
+        self.renewed = 0
 
     @classmethod
     def open(
@@ -73,51 +90,54 @@ class Store:
         *,
         now: float | None = None,
         warn: Callable[[str], None] | None = None,
+        limit: int = LIMIT,
     ) -> Store:
         """Return the store in a folder, made or rebuilt where needed."""
         today = int((time.time() if now is None else now) // _DAY)
-        warn = warn or _say
-        path = (folder or folders.cache()) / "verdicts.db"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(path.with_suffix(".lock")):
-                try:
-                    connection = _connect(path, today)
-                except sqlite3.OperationalError:
-                    raise
-                except sqlite3.DatabaseError:
-                    _move_aside(path, warn)
-                    connection = _connect(path, today)
-        except (OSError, sqlite3.Error) as error:
-            warn(f"no verdicts are kept: {path.parent}: {error}")
-            return cls(None, today, warn)
-        return cls(connection, today, warn)
+        store = cls(folder or home(), today, warn or _say, limit)
+        store._open()
+        return store
 
     @classmethod
     def forgetful(cls) -> Store:
         """Return a store that knows nothing and keeps nothing."""
-        return cls(None, 0, _say)
+        return cls(None, 0, _say, LIMIT)
 
     def get(self, key: str) -> Verdict | None:
         """Return the verdict under a key, or None where there is none to believe."""
+        value = self.recall(key)
+        try:
+            return Verdict(**{**value, "cached": True}) if value else None
+        except TypeError:
+            # The row is whole but has another version's fields.
+            return None
+
+    def recall(self, key: str) -> Any:
+        """Return the JSON value under a key, or None where there is none to believe.
+
+        A row that is not what was written makes all others doubtful: the store is
+        moved aside and begun anew.
+        """
         if self._connection is None:
             return None
         try:
             row = self._connection.execute(
                 "SELECT value, checksum, used FROM verdicts WHERE key = ?", (key,)
             ).fetchone()
-            if row is None or row[1] != _checksum(key, row[0]):
+            if row is None:
+                return None
+            if row[1] != _checksum(key, row[0]):
+                self.distrust("a verdict in it is not the one that was written")
                 return None
             if row[2] != self._today:
                 self._connection.execute(
                     "UPDATE verdicts SET used = ? WHERE key = ?", (self._today, key)
                 )
-            return Verdict(**{**json.loads(row[0]), "cached": True})
+            return json.loads(row[0])
         except sqlite3.Error as error:
-            self._give_up(error)
+            self._mend(error)
         except (TypeError, ValueError):
-            # The row has the right checksum but another version's fields.
-            return None
+            self.distrust("a verdict in it can't be read")
         return None
 
     def put(self, key: str, verdict: Verdict) -> None:
@@ -126,12 +146,16 @@ class Store:
 
     def put_all(self, verdicts: Mapping[str, Verdict]) -> None:
         """Keep verdicts, all of them or none."""
-        if self._connection is None:
+        self.remember({key: asdict(verdict) for key, verdict in verdicts.items()})
+
+    def remember(self, values: Mapping[str, Any]) -> None:
+        """Keep JSON values, all of them or none."""
+        if self._connection is None or not values:
             return
         rows = []
-        for key, verdict in verdicts.items():
-            value = json.dumps(asdict(verdict), sort_keys=True)
-            rows.append((key, value, _checksum(key, value), self._today))
+        for key, value in values.items():
+            text = json.dumps(value, sort_keys=True)
+            rows.append((key, text, _checksum(key, text), self._today))
         try:
             with self._connection:
                 # An explicit transaction: the connection is in autocommit mode.
@@ -140,7 +164,67 @@ class Store:
                     "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?)", rows
                 )
         except sqlite3.Error as error:
-            self._give_up(error)
+            self._mend(error)
+
+    def distrust(self, why: str) -> None:
+        """Begin anew: something in the store was not true, so nothing is believed."""
+        broken, self._path = self._path, None
+        self.close()
+        if broken is not None:
+            self.renewed += 1
+            self._open(broken, why)
+
+    def _open(self, broken: Path | None = None, why: str = "") -> None:
+        folder = self._folder
+        if folder is None:
+            return
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_mode & 0o002:
+                raise OSError("everybody may write there, so nothing there is believed")
+            with _alone(folder / "verdicts.lock"):
+                path = _newest(folder)
+                if path != broken:
+                    # Another process may have begun anew since.
+                    try:
+                        self._connection = self._connect(path)
+                    except sqlite3.OperationalError:
+                        raise
+                    except sqlite3.DatabaseError as error:
+                        broken, why = path, str(error)
+                if self._connection is None:
+                    path = _next(path)
+                    self._connection = self._connect(path)
+                    self._warn(
+                        f"{broken.name if broken else path.name} is not believed"
+                        f" ({why}); verdicts begin anew in {path.name}"
+                    )
+                self._path = path
+        except (OSError, sqlite3.Error) as error:
+            self._warn(f"no verdicts are kept: {folder}: {error}")
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY,"
+                " value TEXT NOT NULL, checksum TEXT NOT NULL, used INTEGER NOT NULL)"
+                " WITHOUT ROWID"
+            )
+            # Prune once a day: user_version holds the day of the last time.
+            if connection.execute("PRAGMA user_version").fetchone()[0] != self._today:
+                _prune(connection, self._today - KEPT_DAYS, self._limit)
+                connection.execute(f"PRAGMA user_version = {int(self._today)}")
+                _forget_old(path)
+            connection.execute(
+                "SELECT key, value, checksum, used FROM verdicts LIMIT 1"
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def close(self) -> None:
         """Let go of the file."""
@@ -148,7 +232,13 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _mend(self, error: sqlite3.Error) -> None:
+        """Rebuild a damaged file; let go of one that is locked, full or read-only."""
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(
+            error, sqlite3.OperationalError
+        ):
+            self.distrust(str(error))
+            return
         self._warn(f"no verdicts are kept: {error}")
         self.close()
 
@@ -176,32 +266,48 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _connect(path: Path, today: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+def _newest(folder: Path) -> Path:
+    """Return the store with the highest number; verdicts.db has none."""
+    return max(folder.glob("verdicts*.db"), key=_number, default=folder / "verdicts.db")
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"verdicts-{_number(path) + 1}.db")
+
+
+def _number(path: Path) -> int:
+    digits = path.stem.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _prune(connection: sqlite3.Connection, oldest: int, limit: int) -> None:
+    """Remove what nobody used since a day, and the longest unused above a size."""
+    connection.execute("DELETE FROM verdicts WHERE used < ?", (oldest,))
+    large = _bytes(connection) > limit
+    while _bytes(connection) > limit:
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY,"
-            " value TEXT NOT NULL, checksum TEXT NOT NULL, used INTEGER NOT NULL)"
-            " WITHOUT ROWID"
+            "DELETE FROM verdicts WHERE key IN (SELECT key FROM verdicts"
+            " ORDER BY used, key LIMIT (SELECT count(*) / 4 + 1 FROM verdicts))"
         )
-        # Prune once a day: user_version holds the day of the last time.
-        if connection.execute("PRAGMA user_version").fetchone()[0] != today:
-            connection.execute(
-                "DELETE FROM verdicts WHERE used < ?", (today - KEPT_DAYS,)
-            )
-            connection.execute(f"PRAGMA user_version = {int(today)}")
-        connection.execute("SELECT key, value, checksum, used FROM verdicts LIMIT 1")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        if connection.execute("SELECT count(*) FROM verdicts").fetchone()[0] == 0:
+            break
+    if large:
+        connection.execute("VACUUM")
 
 
-def _move_aside(path: Path, warn: Callable[[str], None]) -> None:
-    aside = path.with_name(f"{path.name}.broken-{time.time_ns()}")
-    path.replace(aside)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    warn(f"the verdicts could not be read; moved to {aside.name} and begun anew")
+def _bytes(connection: sqlite3.Connection) -> int:
+    """Return the bytes that rows take, without pages that are free."""
+    names = ("page_size", "page_count", "freelist_count")
+    size, pages, free = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names
+    )
+    return int(size * (pages - free))
+
+
+def _forget_old(path: Path) -> None:
+    """Remove stores that were left behind more than a day ago."""
+    for file in path.parent.glob("verdicts*.db*"):
+        with contextlib.suppress(OSError):
+            old = time.time() - file.stat().st_mtime > _DAY
+            if old and not file.name.startswith(path.name):
+                file.unlink()

@@ -1,7 +1,8 @@
 """Read what the per-file tools print: which file has which finding.
 
 Pure: text in, text out. A tool whose words can't be attributed to files has crashed,
-which is a finding about the run and never kept as a verdict about a file.
+and one that was killed has not said all it knows. That is a finding about the run and
+never kept as a verdict about a file.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def black(result: Result, paths: Sequence[str], root: str) -> Found:
         match = re.match(r"error: cannot format (.+?): (.+)", line)
         if match and match[1] in paths:
             found[match[1]] = line
-    return Found(found, understood=bool(found) == (result.code != 0))
+        elif line.startswith("error"):
+            return Found(understood=False)
+    return Found(found, understood=_ended(result, bool(found), 1, 123))
 
 
 def isort(result: Result, paths: Sequence[str], root: str) -> Found:
@@ -41,7 +44,13 @@ def isort(result: Result, paths: Sequence[str], root: str) -> Found:
         return _after(line, "--- ").split(":before")[0].removeprefix(f"{root}/")
 
     found = _diffs(result.out, paths, named)
-    return Found(found, understood=bool(found) == (result.code != 0))
+    ended = _ended(result, bool(found), 1)
+    # One that it can't decode it leaves out, with a warning and no other sign.
+    for path, why in re.findall(r"Unable to parse file (.+?) due to (.+)", result.err):
+        if path not in paths:
+            return Found(understood=False)
+        found[path] = f"{path}: can't be read: {why}"
+    return Found(found, understood=ended)
 
 
 def flake8(result: Result, paths: Sequence[str], root: str) -> Found:
@@ -52,7 +61,7 @@ def flake8(result: Result, paths: Sequence[str], root: str) -> Found:
         if path not in paths:
             return Found(found, understood=False)
         found[path] = f"{found[path]}\n{line}" if path in found else line
-    return Found(found, understood=bool(found) == (result.code != 0))
+    return Found(found, understood=_ended(result, bool(found), 1))
 
 
 def bandit(result: Result, paths: Sequence[str], root: str) -> Found:
@@ -76,7 +85,17 @@ def bandit(result: Result, paths: Sequence[str], root: str) -> Found:
         return Found(understood=False)
     text = {path: "\n".join(lines) for path, lines in found.items()}
     accounted = set(paths) <= scanned | set(found)
-    return Found(text, results, understood=accounted and result.code in (0, 1))
+    return Found(text, results, understood=accounted and _ended(result, None, 1))
+
+
+def _ended(result: Result, found: bool | None, *codes: int) -> bool:
+    """Say whether a tool came to its end, by the codes that it gives to findings.
+
+    One that was killed or ran out of time may have printed some of what it found.
+    """
+    if result.timed_out or result.code not in (0, *codes):
+        return False
+    return found is None or found == (result.code != 0)
 
 
 def _after(line: str, prefix: str) -> str:

@@ -1,28 +1,19 @@
-"""The table of quality gates: what each reads, depends on and asks.
+"""The table of quality gates: what each reads, depends on and runs.
 
 A gate is a row; what it means that a tool said something is in `ops.findings` for a
-tool that judges file by file, and in a function of this module for the others.
+tool that judges file by file, and in `ops.judges` for the others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from ops import errors, findings, migrations
-from ops.cache import Verdict
-from ops.command import Command
-from ops.shell import Result
-from ops.shell import run as shell_run
+from ops import errors, migrations
 from ops.tree import Tree
-
-# Files in one start of a per-file tool: enough to pay for the start, few enough to
-# use every processor.
-BATCH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +21,32 @@ class Gate:
     """A question about the tree.
 
     `argv` is a template: {python} and {bin} are this interpreter and its folder. A
-    `per_file` gate gets file names added and is read by the function of its name in
-    `ops.findings`; the others are judged by `_<name>` here. `config` names files, or
-    a table in one (`pyproject.toml#tool.black`). `cost` is CPU seconds, for order.
+    `per_file` gate gets file names added. `config` names files, or a table in one
+    (`pyproject.toml#tool.black`); `environment` names variables that change the
+    answer, and `read_by` our modules that read it. `layout` gates see which modules
+    lie at the root. A gate begins when those named in `after` have ended. `asks_world`
+    gates may change their answer while the tree does not. `cost` is a first guess of
+    the seconds of one start, until it has been measured; `timeout` is of one start
+    and `budget` of the gate, both in seconds.
     """
 
     name: str
     argv: tuple[str, ...]
     inputs: tuple[str, ...]
-    config: tuple[str, ...]
-    tools: tuple[str, ...]
     fix: str
+    config: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    read_by: tuple[str, ...] = ("judges",)
+    after: tuple[str, ...] = ()
     per_file: bool = False
     layout: bool = False
+    asks_world: bool = False
     fixer: tuple[str, ...] = ()
     cost: float = 0.5
+    timeout: float = 300.0
+    budget: float = 60.0
 
     def judges(self, tree: Tree) -> tuple[str, ...]:
         """Return the files that the gate judges."""
@@ -62,6 +63,7 @@ TABLE = (
         inputs=("*.py",),
         config=("pyproject.toml#tool.black",),
         tools=("black",),
+        read_by=("findings",),
         fix="inv fmt",
         per_file=True,
         fixer=(
@@ -73,15 +75,17 @@ TABLE = (
         name="isort",
         argv=(
             *("{python}", "-m", "isort", "--check-only", "--diff"),
-            *("--settings-path", "."),
+            *("--settings-path", "pyproject.toml"),
         ),
         inputs=("*.py",),
         config=("pyproject.toml#tool.isort",),
         tools=("isort",),
+        read_by=("findings",),
         fix="inv fmt",
         per_file=True,
         layout=True,
-        fixer=("{python}", "-m", "isort", "--quiet", "--settings-path", "."),
+        fixer=("{python}", "-m", "isort", "--quiet", "--settings-path")
+        + ("pyproject.toml",),
         cost=0.2,
     ),
     Gate(
@@ -89,7 +93,8 @@ TABLE = (
         argv=("{python}", "-m", "flake8", "--config", ".flake8", "--jobs", "1"),
         inputs=("*.py",),
         config=(".flake8",),
-        tools=("flake8", "pycodestyle", "pyflakes", "mccabe"),
+        tools=("flake8",),
+        read_by=("findings",),
         fix="edit the lines named above",
         per_file=True,
         cost=0.6,
@@ -100,7 +105,8 @@ TABLE = (
         inputs=("*.py",),
         excluded=("tests/*", "bench/*"),
         config=("pyproject.toml#tool.bandit",),
-        tools=("bandit", "stevedore"),
+        tools=("bandit",),
+        read_by=("findings",),
         fix="edit the lines, or end one with `# nosec B…`, the reason above it",
         per_file=True,
         cost=0.8,
@@ -110,7 +116,7 @@ TABLE = (
         argv=("{bin}/lint-imports", "--config", "pyproject.toml", "--no-cache"),
         inputs=("ops/*.py", "packages/*.py", "services/*.py"),
         config=("pyproject.toml#tool.importlinter",),
-        tools=("import-linter", "grimp"),
+        tools=("import-linter",),
         fix="move the import to a layer that may have it (docs/reference/pipeline.md)",
         cost=0.7,
     ),
@@ -118,8 +124,10 @@ TABLE = (
         name="dependencies",
         argv=(),
         inputs=("uv.lock",),
-        config=(),
         tools=("safety",),
+        environment=("CI", "MLTRADING_ALLOW_STALE_ADVISORIES"),
+        read_by=("judges", "advisories", "loopback"),
+        asks_world=True,
         fix="uv lock --upgrade-package NAME && inv lock",
         cost=2.0,
     ),
@@ -127,8 +135,11 @@ TABLE = (
         name="lock",
         argv=("uv", "lock", "--check", "--offline"),
         inputs=("*pyproject.toml", "uv.lock", "requirements.txt"),
-        config=(),
-        tools=(),
+        environment=(
+            *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"),
+            *("UV_EXCLUDE_NEWER", "UV_RESOLUTION", "UV_PRERELEASE"),
+        ),
+        read_by=("judges", "artefact"),
         fix="inv lock",
         cost=0.3,
     ),
@@ -136,10 +147,10 @@ TABLE = (
         name="migrations",
         argv=(),
         inputs=(f"{migrations.FOLDER}/*",),
-        config=(),
-        tools=(),
+        read_by=("judges", "migrations"),
         fix="let it only add, or mark it (docs/how-to/migrate.md)",
         cost=0.1,
+        budget=5.0,
     ),
 )
 BY_NAME = {gate.name: gate for gate in TABLE}
@@ -155,167 +166,16 @@ def expand(names: Sequence[str]) -> tuple[Gate, ...]:
     return tuple(gate for gate in TABLE if gate.name in names or "quality" in names)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One start of a gate: the files of a batch, or none for the whole tree."""
-
-    gate: Gate
-    paths: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a start said: a verdict per file ("" for the tree); kept or not."""
-
-    verdicts: Mapping[str, Verdict]
-    keep: bool
-    seconds: float
-
-
-def batches(paths: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the files in lots of one start each."""
-    count = -(-len(paths) // BATCH)
-    return [tuple(paths[first::count]) for first in range(count)]
-
-
-def ask(job: Job, tree: Tree, versions: Mapping[str, str]) -> Answer:
-    """Start a gate's tool once and read what it says."""
-    gate = job.gate
-    begun = time.monotonic()
-    absent = [tool for tool in gate.tools if tool not in versions]
-    paths = job.paths or ("",)
-    if absent:
-        text = f"{', '.join(absent)} is not installed"
-        verdict = Verdict(gate.name, "red", findings=text, fix="uv sync")
-        return Answer(dict.fromkeys(paths, verdict), False, 0.0)
-    try:
-        if gate.per_file:
-            return _ask_files(gate, paths, tree)
-        verdict, keep = _WHOLE[gate.name](gate, tree)
-    except errors.OpsError as error:
-        verdict = Verdict(gate.name, "red", findings=error.what, fix=error.next)
-        return Answer(dict.fromkeys(paths, verdict), False, 0.0)
-    seconds = time.monotonic() - begun
-    return Answer({"": replace(verdict, seconds=seconds)}, keep, seconds)
-
-
-def _ask_files(gate: Gate, paths: tuple[str, ...], tree: Tree) -> Answer:
-    result = tool(gate.argv + paths, tree.root)
-    found = getattr(findings, gate.name)(result, paths, str(tree.root))
-    if not found.understood:
-        verdict = _crashed(gate, result)
-        return Answer(dict.fromkeys(paths, verdict), False, result.seconds)
-    verdicts = {
-        path: Verdict(
-            gate.name,
-            "red" if path in found.text else "green",
-            seconds=result.seconds / len(paths),
-            findings=found.text.get(path, ""),
-            fix=gate.fix,
-            data={"results": found.data[path]} if found.data.get(path) else None,
-        )
-        for path in paths
-    }
-    return Answer(verdicts, True, result.seconds)
-
-
-def _crashed(gate: Gate, result: Result) -> Verdict:
-    text = f"{gate.name} ended with {result.code}:\n{result.tail()}"
-    return Verdict(gate.name, "red", findings=text, fix="inv doctor")
-
-
-def _imports(gate: Gate, tree: Tree) -> tuple[Verdict, bool]:
-    # The checkout's own packages, not those some environment points to.
-    places = [tree.root, *sorted(tree.root.glob("*/*/src"))]
-    python_path = os.pathsep.join(str(place) for place in places)
-    result = tool(gate.argv, tree.root, PYTHONPATH=python_path, NO_COLOR="1")
-    if result.ok:
-        return Verdict(gate.name, "green"), True
-    text = result.out.strip()
-    broken = text.find("Broken contracts")
-    if result.code != 1 or broken < 0:
-        return _crashed(gate, result), False
-    return Verdict(gate.name, "red", findings=text[broken:], fix=gate.fix), True
-
-
-def _dependencies(gate: Gate, tree: Tree) -> tuple[Verdict, bool]:
-    from ops import advisories
-
-    said = advisories.check(tree.root)
-    verdict = Verdict(
-        gate.name,
-        said.state,
-        findings=said.findings,
-        fix=gate.fix if said.result == "VULNERABLE" else advisories.fix(said),
-        data=said.as_json(),
-    )
-    return verdict, said.state != "red" or said.result != "ERROR"
-
-
-def _lock(gate: Gate, tree: Tree) -> tuple[Verdict, bool]:
-    from ops import artefact
-
-    result = tool((*gate.argv, "--python", sys.executable), tree.root)
-    if not result.ok:
-        text = f"uv.lock does not fit pyproject.toml:\n{result.tail(5)}"
-        return Verdict(gate.name, "red", findings=text, fix=gate.fix), True
-    wanted = artefact.export(tree.root)
-    file = tree.root / "requirements.txt"
-    if not file.is_file() or file.read_text() != wanted:
-        text = "requirements.txt is not what uv.lock says"
-        return Verdict(gate.name, "red", findings=text, fix=gate.fix), True
-    return Verdict(gate.name, "green"), True
-
-
-def _migrations(gate: Gate, tree: Tree) -> tuple[Verdict, bool]:
-    """Judge that what is shipped before a switch only adds to the database."""
-    folder = tree.root / migrations.FOLDER
-    if not folder.is_dir():
-        return Verdict(gate.name, "green"), True
-    files = {
-        path.name: path.read_text()
-        for path in (folder / "versions").glob("*.py")
-        if path.name != "__init__.py"
-    }
-    bounds = folder / "schema.toml"
-    found = migrations.problems(files, bounds.read_text() if bounds.exists() else "")
-    if found:
-        text = "\n".join(found)
-        return Verdict(gate.name, "red", findings=text, fix=gate.fix), True
-    return Verdict(gate.name, "green"), True
-
-
-_WHOLE: Mapping[str, Callable[[Gate, Tree], tuple[Verdict, bool]]] = {
-    "imports": _imports,
-    "dependencies": _dependencies,
-    "lock": _lock,
-    "migrations": _migrations,
-}
-
-
-def tool(argv: Sequence[str], root: Path, **env: str | None) -> Result:
-    """Run a gate's tool, its argument template filled."""
-    filled = tuple(
-        (
-            part.format(python=sys.executable, bin=Path(sys.executable).parent)
-            if part.startswith("{")
-            else part
-        )
-        for part in argv
-    )
-    # Bytecode of the tools is kept: without it each start costs twice as much.
-    settings = {"PYTHONDONTWRITEBYTECODE": None, "PYTHONWARNINGS": None, **env}
-    return shell_run(Command(filled, cwd=root, env=settings, timeout=900))
-
-
-def environment(gate: Gate, tree: Tree) -> dict[str, str]:
-    """Return what a gate reads beside the tree: the day, the database, settings."""
+def circumstances(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a gate reads beside the tree: variables, the day, a database."""
+    values = {name: environ.get(name, "") for name in gate.environment}
+    if gate.name == "lock":
+        values["uv"] = _program(environ)
     if gate.name != "dependencies":
-        return {}
+        return values
     from ops import advisories
 
-    values = {name: os.environ.get(name, "") for name in ("CI", advisories.ALLOW)}
-    folder = advisories.database(tree.root, os.environ)
+    folder = advisories.database(tree.root, environ)
     now = time.gmtime()
     if folder is None:
         # Nothing to ask offline: online is tried again after an hour.
@@ -323,3 +183,20 @@ def environment(gate: Gate, tree: Tree) -> dict[str, str]:
     files = Tree(folder)
     values |= {name: files.digest(name) for name in advisories.FILES}
     return values | {"day": time.strftime("%Y-%m-%d", now)}
+
+
+def _program(environ: Mapping[str, str]) -> str:
+    """Return what tells one uv from another without starting it.
+
+    Its size and its first pages, which hold the build's own id.
+    """
+    from ops import toolchain
+
+    try:
+        with open(toolchain.program("uv", environ), "rb") as file:
+            head = file.read(65_536)
+            return (
+                f"{os.fstat(file.fileno()).st_size} {hashlib.sha256(head).hexdigest()}"
+            )
+    except OSError:
+        return ""

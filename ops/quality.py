@@ -1,25 +1,28 @@
-"""Ask the gates, side by side, and show what they say.
-
-A verdict is kept under the hash of everything that can change it, so what did not
-change is not judged again; per-file gates keep one verdict for each file.
-"""
+"""`inv quality`: the table of what the gates say, its report, its plan, its watch."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ops import cache, errors, report, toolchain
+from ops import errors, inquiry, report
 from ops.cache import Store, Verdict
 from ops.environment import ROOT
-from ops.gates import Answer, Gate, Job, ask, batches, environment, expand
-from ops.tree import Tree, imported
+from ops.gates import BY_NAME, expand
+from ops.inquiry import Asking, Question
+from ops.tree import Tree
+
+# Seconds that the whole of `inv quality` may take.
+BUDGET = 180.0
+# Seconds between two looks at the files while watching them.
+PAUSE = 0.3
+# Of the reasons to ask a gate again, so many are shown.
+REASONS = 6
 
 
 def run(
@@ -28,156 +31,31 @@ def run(
     root: Path = ROOT,
     use_cache: bool = True,
     jobs: int | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> tuple[Verdict, ...]:
     """Judge the tree by the named gates; "quality" is all of them.
 
-    Returns one verdict per gate in the table's order. At most `jobs` tools run at
-    once (default: one per processor), the longest first; none hides another.
+    Returns one verdict per gate in the table's order; none hides another.
 
     Raises:
         Usage: there is no such gate.
     """
+    asking = Asking(root, use_cache, jobs, environ=environ)
+    verdicts, _ = _ask(names, asking)
+    return verdicts
+
+
+def _ask(
+    names: Sequence[str], asking: Asking, explain: bool = False
+) -> tuple[tuple[Verdict, ...], dict[str, list[str]]]:
     gates = expand(names)
-    store = Store.open()
-    try:
-        return _run(gates, Tree(root), store, use_cache, jobs)
-    finally:
-        store.close()
-
-
-def _run(
-    gates: tuple[Gate, ...],
-    tree: Tree,
-    store: Store,
-    use_cache: bool,
-    jobs: int | None,
-) -> tuple[Verdict, ...]:
-    versions = toolchain.installed()
-    said: dict[str, Verdict] = {}
-    whole: dict[str, str] = {}
-    known: dict[tuple[str, str], Verdict] = {}
-    keys: dict[tuple[str, str], str] = {}
-    todo: list[Job] = []
-    for gate in gates:
-        base = _base(gate, tree, versions)
-        whole[gate.name] = cache.key(**base, whole=_content(gate, tree))
-        verdict = store.get(whole[gate.name]) if use_cache and gate.per_file else None
-        if verdict is not None:
-            # Nothing at all changed: one look-up instead of one per file.
-            said[gate.name] = verdict
-            continue
-        parts = gate.judges(tree) if gate.per_file else ("",)
-        for path in parts:
-            content = [path, tree.digest(path)] if path else _content(gate, tree)
-            name = (gate.name, path)
-            keys[name] = cache.key(**base, inputs=content)
-            verdict = store.get(keys[name]) if use_cache else None
-            if verdict is None and use_cache and gate.name == "imports":
-                verdict = store.get(_by_imports(tree, gate, base, store))
-            if verdict is not None:
-                known[name] = verdict
-        missing = [path for path in parts if (gate.name, path) not in known]
-        if gate.per_file:
-            todo += [Job(gate, batch) for batch in batches(missing)]
-        elif missing:
-            todo.append(Job(gate))
-    taken: dict[str, float] = {}
-    crashed = set()
-    for job, answer in _side_by_side(todo, tree, versions, jobs):
-        fresh = {(job.gate.name, path): v for path, v in answer.verdicts.items()}
-        known |= fresh
-        taken[job.gate.name] = taken.get(job.gate.name, 0.0) + answer.seconds
-        if not answer.keep:
-            crashed.add(job.gate.name)
-        else:
-            kept = {keys[name]: verdict for name, verdict in fresh.items()}
-            if job.gate.name == "imports" and answer.verdicts[""].state == "green":
-                base = _base(job.gate, tree, versions)
-                kept[_by_imports(tree, job.gate, base, store)] = answer.verdicts[""]
-            store.put_all(kept)
-    for gate in gates:
-        if gate.name not in said:
-            said[gate.name] = _sum(gate, known, taken)
-            if gate.per_file and gate.name not in crashed:
-                store.put(whole[gate.name], _nothing_new(said[gate.name]))
-    return tuple(said[gate.name] for gate in gates)
-
-
-def _nothing_new(verdict: Verdict) -> Verdict:
-    """Return a gate's verdict as the next run shows it when nothing changed."""
-    return replace(verdict, data={**(verdict.data or {}), "judged": 0})
-
-
-def _side_by_side(
-    todo: Sequence[Job], tree: Tree, versions: Mapping[str, str], jobs: int | None
-) -> Sequence[tuple[Job, Answer]]:
-    if not todo:
-        return ()
-    from concurrent.futures import ThreadPoolExecutor
-
-    longest = sorted(todo, key=lambda job: -job.gate.cost)
-    pool = ThreadPoolExecutor(jobs or os.cpu_count() or 2)
-    try:
-        futures = [(job, pool.submit(ask, job, tree, versions)) for job in longest]
-        return [(job, future.result()) for job, future in futures]
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _base(gate: Gate, tree: Tree, versions: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the keys of a gate's verdicts have in common."""
-    return {
-        "gate": gate.name,
-        "argv": gate.argv,
-        "tools": {tool: versions.get(tool) for tool in gate.tools},
-        "python": list(sys.version_info[:3]),
-        "config": [tree.config(name) for name in gate.config],
-        "layout": tree.layout if gate.layout else (),
-        "environment": environment(gate, tree),
-    }
-
-
-def _content(gate: Gate, tree: Tree) -> list[list[str]]:
-    return [[path, tree.digest(path)] for path in gate.judges(tree)]
-
-
-def _by_imports(tree: Tree, gate: Gate, base: Mapping[str, Any], store: Store) -> str:
-    """Return the key of a green verdict: what is imported, not every line."""
-    names = []
-    for path in gate.judges(tree):
-        key = cache.key(imports_of=tree.digest(path), python=base["python"])
-        known = store.get(key)
-        if known is None:
-            text = imported((tree.root / path).read_bytes()) or tree.digest(path)
-            known = Verdict("imports-of", "green", findings=text)
-            store.put(key, known)
-        names.append([path, known.findings])
-    return cache.key(**base, imports=names)
-
-
-def _sum(
-    gate: Gate,
-    known: Mapping[tuple[str, str], Verdict],
-    taken: Mapping[str, float],
-) -> Verdict:
-    """Return one verdict for a gate out of those of its files."""
-    verdicts = {path: v for (name, path), v in known.items() if name == gate.name}
-    if not gate.per_file:
-        return verdicts[""]
-    red = [verdicts[path] for path in sorted(verdicts) if verdicts[path].state == "red"]
-    return Verdict(
-        gate.name,
-        "red" if red else "green",
-        cached=gate.name not in taken,
-        seconds=taken.get(gate.name, sum(v.seconds for v in verdicts.values())),
-        findings="\n".join(dict.fromkeys(v.findings for v in red)),
-        fix=red[0].fix if red else gate.fix,
-        data={
-            "files": len(verdicts),
-            "judged": sum(not v.cached for v in verdicts.values()),
-            "results": [r for v in verdicts.values() for r in (v.data or {}).values()],
-        },
-    )
+    with contextlib.closing(Store.open()) as store:
+        questions = inquiry.look_up(gates, Tree(asking.root), store, asking)
+        reasons = _reasons(questions, store, asking.root) if explain else {}
+        if reasons and asking.shown:
+            _show_reasons(reasons)
+        inquiry.answer(questions, store, asking)
+        return tuple(inquiry.said(question) for question in questions), reasons
 
 
 def quality(
@@ -186,24 +64,40 @@ def quality(
     use_cache: bool = True,
     as_json: bool = False,
     jobs: int | None = None,
+    since: str = "",
+    fail_fast: bool = False,
+    explain: bool = False,
+    reason: str = "",
     root: Path = ROOT,
+    environ: Mapping[str, str] = os.environ,
 ) -> tuple[Verdict, ...]:
-    """Run the gates and show a table, then findings and fixes of what is red.
+    """Ask the gates and show a table, then findings and fixes of what is red.
+
+    `reason` says why an old advisory database may do. `explain` tells what changed
+    since each gate's last green run.
 
     Raises:
         Refused: a gate is red.
+        Usage: no such gate or revision.
     """
+    from ops import advisories
+
     begun = time.monotonic()
-    verdicts = run(only, root=root, use_cache=use_cache, jobs=jobs)
+    if reason:
+        environ = {**environ, advisories.ALLOW: reason}
+    asking = Asking(root, use_cache, jobs, since, fail_fast, not as_json, environ)
+    verdicts, reasons = _ask(only, asking, explain)
     seconds = time.monotonic() - begun
     document = {
-        "schema_version": 1,
+        "schema_version": 2,
         "seconds": round(seconds, 3),
-        "gates": [_as_json(verdict) for verdict in verdicts],
+        "budget": BUDGET,
+        "saved": round(sum(_saved(verdict) for verdict in verdicts), 3),
+        "gates": [_as_json(verdict, reasons) for verdict in verdicts],
     }
     _write(root / "reports" / "quality.json", document)
     for verdict in verdicts:
-        if verdict.name == "bandit":
+        if verdict.name == "bandit" and verdict.state != "skipped":
             _write(root / "reports" / "bandit.json", _bandit_report(verdict))
     if as_json:
         report.as_json(document)
@@ -218,17 +112,134 @@ def quality(
     return verdicts
 
 
-def _as_json(verdict: Verdict) -> dict[str, Any]:
+def plan(
+    only: Sequence[str] = ("quality",),
+    *,
+    use_cache: bool = True,
+    as_json: bool = False,
+    since: str = "",
+    explain: bool = False,
+    root: Path = ROOT,
+) -> None:
+    """Show what `inv quality` would ask, and start no tool.
+
+    Raises:
+        Usage: no such gate or revision.
+    """
+    asking = Asking(root, use_cache, since=since)
+    gates = expand(only)
+    with contextlib.closing(Store.open()) as store:
+        questions = inquiry.look_up(gates, Tree(root), store, asking)
+        reasons = _reasons(questions, store, root) if explain else {}
+        expected = inquiry.expected(questions, store, root)
+    rows = [(q.gate.name, _would(q), expected[q.gate.name]) for q in questions]
+    if as_json:
+        said = [
+            {"gate": name, "would": would, "expected_seconds": round(seconds, 3)}
+            | ({"why": reasons[name]} if explain else {})
+            for name, would, seconds in rows
+        ]
+        report.as_json({"schema_version": 2, "plan": said})
+        return
+    if reasons:
+        _show_reasons(reasons)
+    cells = [
+        (name, would, report.seconds(seconds) if seconds else "")
+        for name, would, seconds in rows
+    ]
+    report.say(report.table(cells, ("gate", "would", "expected"), right=(2,)))
+
+
+def _would(question: Question) -> str:
+    if question.verdict is not None:
+        red = " (red)" if question.verdict.state == "red" else ""
+        return f"say what is known{red}"
+    if question.missing:
+        if not question.gate.per_file:
+            return "ask"
+        return (
+            f"ask about {len(question.missing)} of {len(question.grounds.inputs)} files"
+        )
+    return "say what is known" if question.paths else "be left out: nothing changed"
+
+
+def watch(
+    only: Sequence[str] = ("quality",),
+    *,
+    root: Path = ROOT,
+    rounds: int | None = None,
+    **options: Any,
+) -> None:
+    """Ask again whenever a file that a gate reads changes, until Ctrl-C.
+
+    `options` are those of `quality`; `rounds` ends it after so many runs.
+    """
+    while rounds is None or rounds > 0:
+        before = _marks(root)
+        with contextlib.suppress(errors.Refused):
+            quality(only, root=root, **options)
+        rounds = None if rounds is None else rounds - 1
+        if rounds == 0:
+            return
+        report.say(f"\nwatching {len(before)} files; Ctrl-C ends it", "dim")
+        while _marks(root) == before:
+            time.sleep(PAUSE)
+
+
+def _marks(root: Path) -> dict[str, tuple[int, int]]:
+    """Return what shows that a file was written: only a hint to look again."""
+    found = {}
+    for path in (*Tree(root).paths, ".flake8"):
+        with contextlib.suppress(OSError):
+            stat = (root / path).stat()
+            found[path] = (stat.st_mtime_ns, stat.st_size)
+    return found
+
+
+def _reasons(
+    questions: Sequence[Question], store: Store, root: Path
+) -> dict[str, list[str]]:
+    return {q.gate.name: inquiry.why(q, store, root) for q in questions}
+
+
+def _show_reasons(reasons: Mapping[str, Sequence[str]]) -> None:
+    rows = []
+    for name, lines in reasons.items():
+        more = len(lines) - REASONS
+        shown = [*lines[:REASONS], *([f"and {more} more"] if more > 0 else [])]
+        rows += [(name if i == 0 else "", line) for i, line in enumerate(shown)]
+    report.say(report.table(rows, ("gate", "since its last green run")))
+    report.say()
+
+
+def _saved(verdict: Verdict) -> float:
+    """Return the seconds that an earlier run's answers spared this one."""
+    if verdict.cached:
+        return verdict.seconds
+    return float((verdict.data or {}).get("saved", 0.0))
+
+
+def _took(verdict: Verdict) -> float:
+    return 0.0 if verdict.cached else verdict.seconds
+
+
+def _as_json(verdict: Verdict, reasons: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     data = dict(verdict.data or {})
     data.pop("results", None)
+    gate = BY_NAME[verdict.name]
+    why = {"why": list(reasons[verdict.name])} if reasons else {}
     return {
+        **data,
         "gate": verdict.name,
         "state": verdict.state,
         "cached": verdict.cached,
-        "seconds": round(verdict.seconds, 3),
+        "seconds": round(_took(verdict), 3),
+        "saved": round(_saved(verdict), 3),
+        "budget": gate.budget,
+        "over_budget": _took(verdict) > gate.budget,
         "findings": verdict.findings,
-        "fix": verdict.fix if verdict.state != "green" else "",
-        **data,
+        "fix": verdict.fix if verdict.state in ("red", "warned") else "",
+        **why,
     }
 
 
@@ -247,29 +258,57 @@ def _show(verdicts: Sequence[Verdict], seconds: float) -> None:
     rows = []
     for verdict in verdicts:
         data = verdict.data or {}
-        shown = {"red": "failed", "warned": "warned"}.get(verdict.state)
+        state = {"red": "failed", "green": ""}.get(verdict.state, verdict.state)
+        how = "cached" if verdict.cached else "ran"
+        took, saved = _took(verdict), _saved(verdict)
+        budget = BY_NAME[verdict.name].budget
         rows.append(
             (
                 verdict.name,
-                shown or ("cached" if verdict.cached else "ran"),
-                report.seconds(verdict.seconds),
-                f"{data['judged']} of {data['files']} files" if "files" in data else "",
+                ", ".join(filter(None, (state, how if state != "skipped" else ""))),
+                report.seconds(took) if took else "",
+                report.seconds(saved) if saved else "",
+                report.seconds(budget),
+                "OVER BUDGET" if took > budget else _asked(verdict, data),
             )
         )
-    tones = {"failed": "red", "warned": "yellow", "cached": "dim"}
+    tones = {"failed": "red", "warned": "yellow", "cached": "dim", "skipped": "dim"}
+    first = [row[1].split(",")[0] for row in rows]
     report.say(
         report.table(
             rows,
-            ("gate", "state", "took", "judged now"),
-            right=(2,),
-            tones={i: tones[row[1]] for i, row in enumerate(rows) if row[1] in tones},
+            ("gate", "state", "took", "saved", "budget", "judged now"),
+            right=(2, 3, 4),
+            tones={i: tones[word] for i, word in enumerate(first) if word in tones},
         )
     )
     for verdict in verdicts:
         if verdict.state == "warned":
             report.say(f"\nwarning: {verdict.name}: {verdict.findings}", "yellow")
+            report.say(f"fix: {verdict.fix}", "bold")
         elif verdict.state == "red":
             report.say(f"\n{verdict.name}", "red")
             report.say(report.indent(verdict.findings, 2))
             report.say(f"fix: {verdict.fix}", "bold")
-    report.say(f"\n{len(verdicts)} gates in {report.seconds(seconds)}")
+    _show_end(verdicts, seconds)
+
+
+def _asked(verdict: Verdict, data: Mapping[str, Any]) -> str:
+    if verdict.state == "skipped":
+        return verdict.findings
+    return f"{data['judged']} of {data['files']} files" if "files" in data else ""
+
+
+def _show_end(verdicts: Sequence[Verdict], seconds: float) -> None:
+    saved = sum(_saved(verdict) for verdict in verdicts)
+    text = f"\n{len(verdicts)} gates in {report.seconds(seconds)}"
+    if saved:
+        text += f", {report.seconds(saved)} saved by what was known"
+    report.say(text)
+    if seconds > BUDGET:
+        slowest = max(verdicts, key=_took)
+        report.say(
+            f"OVER BUDGET: {report.seconds(seconds)} of {report.seconds(BUDGET)};"
+            f" the most, {report.seconds(_took(slowest))}, was {slowest.name}",
+            "red",
+        )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ops import folders
 from ops.command import Command, Secret
 from ops.errors import Refused
 
@@ -34,6 +34,9 @@ class Result:
         return "\n".join(text.splitlines()[-lines:])
 
 
+_under_way: set[subprocess.Popen[str]] = set()
+_guard = threading.Lock()
+
 # What is read by us must hold no colours, whatever the user forces for terminals.
 _PLAIN: dict[str, str | Secret | None] = {
     "NO_COLOR": "1",
@@ -51,8 +54,10 @@ def environ(changes: dict[str, str | Secret | None]) -> dict[str, str]:
     merged = dict(os.environ)
     name = "PYTHONDONTWRITEBYTECODE"
     if merged.get(name) and name not in changes:
+        from ops import cache
+
         del merged[name]
-        merged.setdefault("PYTHONPYCACHEPREFIX", str(folders.bytecode()))
+        merged.setdefault("PYTHONPYCACHEPREFIX", str(cache.home() / "bytecode"))
     for name, value in changes.items():
         if value is None:
             merged.pop(name, None)
@@ -98,6 +103,8 @@ def run(
             next="inv doctor",
         ) from None
     timed_out = False
+    with _guard:
+        _under_way.add(process)
     try:
         out, err = process.communicate(timeout=command.timeout)
     except subprocess.TimeoutExpired:
@@ -108,10 +115,21 @@ def run(
         _end_group(process)
         process.communicate()
         raise
+    finally:
+        with _guard:
+            _under_way.discard(process)
     seconds = time.monotonic() - begun
     if timed_out:
         err = f"{err or ''}\ntimed out after {command.timeout:g} s"
     return Result(process.returncode, out or "", err or "", seconds, timed_out)
+
+
+def end_all() -> None:
+    """End every program that a thread of this process waits for, group by group."""
+    with _guard:
+        processes = tuple(_under_way)
+    for process in processes:
+        _end_group(process)
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

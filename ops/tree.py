@@ -15,6 +15,7 @@ from typing import Any
 
 # Folders at the root whose content is made by tasks.
 MADE = ("build", "dist", "reports")
+READ = (".py", ".toml", ".lock", ".txt", ".md", ".yml", ".yaml")
 
 
 @dataclass(frozen=True)
@@ -24,24 +25,27 @@ class Tree:
     root: Path
 
     @cached_property
-    def paths(self) -> tuple[str, ...]:
-        """Every file that a gate may read, sorted, by relative path."""
-        found = []
+    def names(self) -> tuple[str, ...]:
+        """Every file that is not hidden or made by tasks, sorted, by relative path."""
+        found: list[str] = []
         skipped = {"__pycache__", "node_modules"}
         top = str(self.root)
         for folder, folders, files in os.walk(top):
             if folder == top:
                 folders[:] = [name for name in folders if name not in MADE]
             folders[:] = [
-                name for name in folders if name not in skipped and name[0] != "."
+                name
+                for name in folders
+                if name not in skipped and (name[0] != "." or name == ".github")
             ]
             prefix = f"{folder[len(top) + 1 :]}/" if folder != top else ""
-            found += [
-                prefix + name
-                for name in files
-                if name.endswith((".py", ".toml", ".lock", ".txt"))
-            ]
+            found += [prefix + name for name in files]
         return tuple(sorted(found))
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that a gate may read, sorted, by relative path."""
+        return tuple(name for name in self.names if name.endswith(READ))
 
     @cached_property
     def _digests(self) -> dict[str, str]:
@@ -53,8 +57,11 @@ class Tree:
             try:
                 content = (self.root / path).read_bytes()
                 self._digests[path] = hashlib.sha256(content).hexdigest()
-            except (FileNotFoundError, IsADirectoryError):
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 self._digests[path] = ""
+            except OSError as error:
+                # What it holds is unknown, which is not the same as empty.
+                self._digests[path] = f"unreadable: {error.strerror}"
         return self._digests[path]
 
     def matching(
@@ -84,19 +91,36 @@ class Tree:
 
     @cached_property
     def layout(self) -> tuple[str, ...]:
-        """The names at the root, by which isort tells our modules from others."""
-        return tuple(sorted({path.partition("/")[0] for path in self.paths}))
+        """The modules at the root, by which isort tells our modules from others."""
+        found = []
+        for place in ("", "src"):
+            folder = self.root / place
+            for entry in os.scandir(folder) if folder.is_dir() else ():
+                if entry.name.endswith(".py") or entry.is_dir():
+                    found.append(f"{place}/{entry.name}".lstrip("/"))
+        return tuple(
+            sorted(name for name in found if name[0] != "." and name not in MADE)
+        )
 
 
 def imported(source: bytes) -> str:
-    """Return the import statements of a module, "" where it can't be parsed."""
+    """Return the import statements of a module, "" where it can't be parsed.
+
+    One that only a type checker reads is marked: the contracts may leave it out.
+    """
     try:
-        nodes = ast.walk(ast.parse(source))
-    except (SyntaxError, ValueError):
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
         return ""
+    typing = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
     statements = [
-        ast.unparse(node)
-        for node in nodes
+        ast.unparse(node) + "  # typing" * (id(node) in typing)
+        for node in ast.walk(tree)
         if isinstance(node, (ast.Import, ast.ImportFrom))
     ]
     return "\n".join(["#", *sorted(set(statements))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from ops.command import Command
@@ -13,9 +14,19 @@ OURS = {
     "marketdata": "packages/marketdata",
     "dashboard": "services/dashboard",
 }
-PURE = ("plan", "world", "history", "watch", "record", "release", "command", "errors")
-PURE += ("memory", "migrations", "quorum", "alerts/__init__", "alerts/notice")
-DOORS = ("shell", "wire", "journal", "targets/__init__")
+SETTINGS = (ROOT / "pyproject.toml").read_text()
+# Every module of the engine that an import contract names.
+NAMED = {
+    name.removeprefix("ops.").replace(".", "/")
+    for contract in tomllib.loads(SETTINGS)["tool"]["importlinter"]["contracts"]
+    for key in ("source_modules", "forbidden_modules")
+    for name in contract.get(key, ())
+    if name.startswith("ops.")
+}
+PACKAGES = {"targets", "alerts"}
+MODULES = ("__init__", *sorted(NAMED - PACKAGES), *(f"{p}/__init__" for p in PACKAGES))
+# Python files of a checkout.
+FILES = len(MODULES) + len(OURS)
 # A file, what to write in it, and what the gate of that name then says.
 FAULTS = {
     "black": ("ops/plan.py", '"""plan."""\nx = {  "a":1 }\n', "--- ops/plan.py"),
@@ -39,11 +50,10 @@ FAULTS = {
 
 def checkout(root: Path) -> Path:
     """Make a checkout in which every gate is green, locked and without packages."""
-    settings = (ROOT / "pyproject.toml").read_text()
     head = '[project]\nname = "mltrading"\nversion = "0.1.0"\n'
     head += 'requires-python = ">=3.11"\n\n[tool.uv]\npackage = false\n\n'
     head += '[tool.uv.workspace]\nmembers = ["packages/*", "services/*"]\n\n'
-    write(root, "pyproject.toml", head + settings[settings.index("[tool.black]") :])
+    write(root, "pyproject.toml", head + SETTINGS[SETTINGS.index("[tool.black]") :])
     write(root, ".flake8", (ROOT / ".flake8").read_text())
     write(root, ".gitignore", (ROOT / ".gitignore").read_text())
     for name, folder in OURS.items():
@@ -58,7 +68,7 @@ def checkout(root: Path) -> Path:
             f'packages = ["src/{module}"]\n',
         )
         write(root, f"{folder}/src/{module}/__init__.py", f'"""{name}."""\n')
-    for module in ("__init__", *PURE, *DOORS):
+    for module in MODULES:
         write(root, f"ops/{module}.py", f'"""{module}."""\n')
     write(root, "requirements.txt", "")
     must(root, "uv", "lock", "--offline", "--quiet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from multiprocessing import get_context
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ops.cache import Store, Verdict, key
+from ops.cache import Store, Verdict, home, key
 
 GREEN = Verdict("black", "green", seconds=0.5)
 DAY = 86_400
@@ -68,13 +69,13 @@ def test_a_file_that_is_no_database_is_rebuilt(
     store = opened(tmp_path, warn=said.append)
     store.put("k", GREEN)
     assert store.get("k") is not None
-    assert len(list(tmp_path.glob("*.broken-*"))) == len(said) == bool(junk)
+    assert (tmp_path / "verdicts-1.db").exists() == len(said) == bool(junk)
 
 
 def test_a_row_that_was_tampered_with_is_not_believed(
     opened: Opener, tmp_path: Path
 ) -> None:
-    store = opened(tmp_path)
+    store = opened(tmp_path, warn=print)
     store.put("k", Verdict("black", "red"))
     with sqlite3.connect(tmp_path / "verdicts.db") as raw:
         raw.execute("UPDATE verdicts SET value = replace(value, 'red', 'green')")
@@ -85,7 +86,7 @@ def test_a_row_that_was_tampered_with_is_not_believed(
 def test_a_verdict_under_another_key_is_not_believed(
     opened: Opener, tmp_path: Path
 ) -> None:
-    store = opened(tmp_path)
+    store = opened(tmp_path, warn=print)
     store.put("k", GREEN)
     with sqlite3.connect(tmp_path / "verdicts.db") as raw:
         raw.execute("UPDATE verdicts SET key = 'other'")
@@ -125,6 +126,79 @@ def test_verdicts_that_nobody_used_for_a_month_are_pruned(
     store = opened(tmp_path, now=40 * DAY)
     assert store.get("old") is None
     assert store.get("used") is not None
+
+
+def test_a_store_that_grew_too_large_loses_what_was_used_longest_ago(
+    opened: Opener, tmp_path: Path
+) -> None:
+    long = Verdict("x", "red", findings="long " * 2000)
+    opened(tmp_path, now=0).put_all({f"old{n}": long for n in range(20)})
+    opened(tmp_path, now=DAY).put_all({f"new{n}": long for n in range(10)})
+    store = opened(tmp_path, now=2 * DAY, limit=200_000)
+    assert store.get("old0") is None and store.get("new9") is not None
+    assert (tmp_path / "verdicts.db").stat().st_size < 400_000
+
+
+def test_one_row_that_lies_makes_all_others_doubtful(
+    opened: Opener, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    store = opened(tmp_path, warn=said.append)
+    store.put_all({"true": GREEN, "lie": Verdict("black", "red")})
+    with sqlite3.connect(tmp_path / "verdicts.db") as raw:
+        raw.execute("UPDATE verdicts SET value = '{}' WHERE key = 'lie'")
+    raw.close()
+    assert store.get("true") is not None
+    assert store.get("lie") is None and store.get("true") is None
+    assert store.renewed == 1 and "not believed" in said[0]
+
+
+def test_a_file_whose_pages_are_damaged_is_begun_anew(
+    opened: Opener, tmp_path: Path
+) -> None:
+    store = opened(tmp_path)
+    store.put_all({str(n): GREEN for n in range(500)})
+    store.close()
+    file = tmp_path / "verdicts.db"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4096] + b"\0" * (len(whole) - 4096))
+    said: list[str] = []
+    store = opened(tmp_path, warn=said.append)
+    store.get("7")
+    store.put("k", GREEN)
+    assert store.get("k") is not None
+    assert len(said) == 1 and "not believed" in said[0]
+
+
+def test_two_that_find_the_same_fault_begin_anew_once(
+    opened: Opener, tmp_path: Path
+) -> None:
+    one, two = opened(tmp_path, warn=print), opened(tmp_path, warn=print)
+    one.distrust("a test")
+    one.put("k", GREEN)
+    two.distrust("a test")
+    assert two.get("k") is not None
+    assert not (tmp_path / "verdicts-2.db").exists()
+
+
+def test_a_folder_that_everybody_may_write_is_not_believed(
+    opened: Opener, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    said: list[str] = []
+    store = opened(tmp_path, warn=said.append)
+    store.put("k", GREEN)
+    assert store.get("k") is None and "everybody may write" in said[0]
+
+
+def test_a_store_that_was_left_behind_is_removed_after_a_day(
+    opened: Opener, tmp_path: Path
+) -> None:
+    store = opened(tmp_path, now=DAY, warn=print)
+    store.distrust("a test")
+    os.utime(tmp_path / "verdicts.db", (0, 0))
+    opened(tmp_path, now=2 * DAY)
+    assert [file.name for file in tmp_path.glob("*.db")] == ["verdicts-1.db"]
 
 
 def write(folder: Path, name: str) -> None:
@@ -167,3 +241,9 @@ def test_any_part_of_a_key_changes_it() -> None:
     one = key(gate="black", argv=["black"], inputs=["a.py", "1"])
     assert one == key(inputs=["a.py", "1"], argv=["black"], gate="black")
     assert one != key(gate="black", argv=["black"], inputs=["b.py", "1"])
+
+
+def test_the_folder_follows_the_environment() -> None:
+    assert home({"MLTRADING_CACHE": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
+    assert home({"XDG_CACHE_HOME": "/b"}) == Path("/b/mltrading")
+    assert home({}) == Path.home() / ".cache" / "mltrading"
