@@ -97,6 +97,7 @@ class Rollout:
                 self._perform_stage(plan, list(stage))
             with signals_wait():
                 self._record(plan, "end", facts={"outcome": _outcome(plan)})
+                self.target.settle()
         except BaseException as error:
             # Whatever it is, a defect of ours too: users come first, then the trace.
             with signals_wait():
@@ -319,6 +320,8 @@ class Rollout:
 
     def _artefact(self, host: str, number: int) -> str:
         """Return the artefact that a release was made from."""
+        if self.shipment and self.shipment.release.number == number:
+            return self.shipment.release.artefact
         record = self.target.record_of(host, number)
         if record is None:
             raise StepFailed(f"v{number} is not there any more", where=host)
@@ -329,6 +332,11 @@ class Rollout:
     def _put_back(self, plan: Plan, error: BaseException) -> None:
         """Leave a good release in front of the users, then say what happened."""
         doubt = ""
+        try:
+            self.target.settle()
+        except (OpsError, OSError) as second:
+            # What goes back must not wait for a journal that can't be written.
+            report.say(f"  the journal could not be written: {second}", "yellow")
         try:
             if self.moved:
                 report.say("  putting traffic back", "yellow")
@@ -472,6 +480,7 @@ class Rollout:
         """Record a failure if that is possible: a full disk must not stop a revert."""
         try:
             self._record(plan, phase, step, facts)
+            self.target.settle()
         except (OpsError, OSError) as error:
             report.say(f"  the journal could not be written: {error}", "yellow")
 
@@ -479,6 +488,7 @@ class Rollout:
         try:
             facts = {"outcome": outcome, "reason": reason.splitlines()[0]}
             self._record(plan, "end", facts=facts)
+            self.target.settle()
         except (OpsError, OSError) as error:
             report.say(f"  the journal could not be written: {error}", "yellow")
 
@@ -525,15 +535,20 @@ def _until_yes(
     step: Step,
     in_a_row: int = 1,
 ) -> dict[str, Any]:
-    """Ask until every probe says yes `in_a_row` times, or the budget is spent."""
+    """Ask until every probe says yes `in_a_row` times, or the budget is spent.
+
+    Rounds that are still missing are asked for at once: a host may be far away.
+    """
     until = time.monotonic() + step.budget
     requests = [each.request for each in probes]
     yes = rounds = 0
     while True:
-        answers = ask(requests)
-        rounds += 1
-        problem = probe.worst(probes, answers)
-        yes = 0 if problem else yes + 1
+        answers = ask(requests * (in_a_row - yes))
+        for first in range(0, len(answers), len(probes)):
+            round_ = answers[first : first + len(probes)]
+            rounds += 1
+            problem = probe.worst(probes, round_)
+            yes = 0 if problem else yes + 1
         if yes >= in_a_row:
             slowest = max(answer.seconds for answer in answers)
             return {"rounds": rounds, "slowest": round(slowest, 4)}

@@ -16,9 +16,10 @@ import threading
 import time
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, TimeoutError
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,16 @@ echo '{{"problem": "the agent could not be stored: is the disk full?"}}'
 
 class Unreachable(Exception):
     """A host could not be reached, or was lost; says why in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that is on its way, or was answered."""
+
+    link: Link
+    number: int
+    verb: str
+    said: Future[Any] = field(default_factory=Future)
 
 
 class Link:
@@ -177,46 +188,63 @@ class Link:
 
     # Ask -------------------------------------------------------------------------
 
-    def request(
-        self,
-        verb: str,
-        *,
-        under: int = 0,
-        limit: float = 600.0,
-        files: Iterable[tuple[str, Path]] | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """Ask the agent and return its answer; `files` follow as a tar stream.
-
-        `under` is the epoch of the lease that allows it, where it changes something.
+    def request(self, verb: str, *, limit: float = 600.0, **sent: Any) -> Any:
+        """Send a request and return its answer; takes what `send` takes.
 
         Raises:
             Unreachable: the host was lost, or had no answer within `limit` seconds.
             OpsError, OSError: what the agent answered with.
         """
+        return self.answer(self.send(verb, **sent), limit)
+
+    def send(
+        self,
+        verb: str,
+        *,
+        under: int = 0,
+        needs: Sequence[int] = (),
+        files: Iterable[tuple[str, Path]] | None = None,
+        **arguments: Any,
+    ) -> Sent:
+        """Send a request without waiting; `files` follow as a tar stream.
+
+        `under` is the epoch of the lease that allows it, where it changes something.
+        It is refused if one of the requests in `needs` goes wrong.
+
+        Raises:
+            Unreachable: the host was lost.
+        """
         if self.lost:
             raise Unreachable(self.lost)
-        number = next(self._ids)
-        waiting: Future[Any] = Future()
-        self._waiting[number] = waiting
+        sent = Sent(self, next(self._ids), verb)
+        self._waiting[sent.number] = sent.said
         message = {
-            "id": number,
+            "id": sent.number,
             "verb": verb,
             "args": arguments,
             "epoch": under,
             "at": time.monotonic(),
+            "needs": needs,
             "stream": files is not None,
         }
         try:
             self._send(protocol.line(message))
             if files is not None:
-                self._stream(number, files)
-            return self._answer(waiting, verb, time.monotonic() + limit)
-        except KeyboardInterrupt:
-            self.cancel(number)
+                self._stream(sent.number, files)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self.cancel(sent.number)
+            self._waiting.pop(sent.number, None)
             raise
-        finally:
-            del self._waiting[number]
+        return sent
+
+    def answer(self, sent: Sent, limit: float = 600.0) -> Any:
+        """Return the answer to a request; see `request`."""
+        try:
+            return self._answer(sent.said, sent.verb, time.monotonic() + limit)
+        except KeyboardInterrupt:
+            self.cancel(sent.number)
+            raise
 
     def cancel(self, number: int | None = None) -> None:
         """Ask for one step, or all that are under way, to be cut short."""
@@ -278,7 +306,7 @@ class Link:
             while line := incoming.readline():
                 self.heard = time.monotonic()
                 message = protocol.parse(line)
-                waiting = self._waiting.get(message.get("id", 0))
+                waiting = self._waiting.pop(message.get("id", 0), None)
                 if waiting:
                     waiting.set_result(message)
         quiet = time.monotonic() - self.heard

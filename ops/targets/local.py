@@ -49,6 +49,9 @@ class LocalTarget:
     def record(self, event: dict[str, Any]) -> None:
         self.agent.journal.append({**event, "epoch": self.agent.lease.epoch})
 
+    def settle(self) -> None:
+        """Nothing: what is recorded is on the disk."""
+
     def catch_up(self) -> dict[str, int]:
         return {}
 

@@ -5,6 +5,8 @@
     agent     {"hello": {...}}   {"beat": 4}   {"id": 7, "ok": ...}
               {"id": 7, "error": {"kind": "StepFailed", "what": ...}}
 
+Requests may be sent without waiting for the answers of earlier ones: the agent carries
+them out in order. One with "needs": [7] is refused when request 7 went wrong.
 Values keep their type on the way; errors arrive as the class that was raised.
 Standard library only: this runs on the hosts too.
 """

@@ -94,8 +94,12 @@ class Verbs:
             "torn": torn,
         }
 
-    def take(self, doing: str, by: str, again: int = 0) -> dict[str, Any]:
-        """Take the lease; `again` is the epoch of a holder whose connection was cut.
+    def take(
+        self, doing: str, by: str, again: int = 0, since: int | None = None
+    ) -> dict[str, Any]:
+        """Take the lease and look; `since` is as in `look`.
+
+        `again` is the epoch of a holder whose connection was cut.
 
         Raises:
             Locked: somebody holds it, or has held it since the cut.
@@ -112,7 +116,9 @@ class Verbs:
             )
         if again:
             lease.adopt(again)
-        return {"epoch": lease.epoch, "key": self.agent.key()}
+            return {"epoch": lease.epoch}
+        seen = self.look(since)
+        return {"epoch": lease.epoch, "key": self.agent.key(), "seen": seen}
 
     def adopt(self, epoch_of_all: int, key: bytes) -> None:
         """Go on under the epoch and the key of the whole environment."""
@@ -215,8 +221,13 @@ class Session:
         self.gone = threading.Event()
         self.working = 0
         self.breakable = False
-        # The shortest way that a message ever had, on two clocks that differ.
+        # Requests that went wrong, and those that nobody wants any more.
+        self.failed: set[int] = set()
+        self.cancelled: set[int] = set()
+        # The shortest way that a message ever had, on two clocks that differ; when the
+        # newest one was sent, on ours.
         self.shortest = float("inf")
+        self.newest = float("-inf")
 
     def serve(self) -> None:
         """Answer requests, one after the other, until the deployer is gone."""
@@ -244,6 +255,8 @@ class Session:
             self._fence(request, verb)
             act = self.verbs.named(verb)
             self.breakable = verb in BREAKABLE
+            if self.breakable and self.working in self.cancelled:
+                raise KeyboardInterrupt
             found = act(**request["args"])
             self.breakable = False
             said: dict[str, Any] = {"ok": found}
@@ -256,17 +269,28 @@ class Session:
             said = {"error": {**protocol.error(raised), "detail": detail}}
         finally:
             self.breakable = False
+        if "error" in said:
+            self.failed.add(request["id"])
         if not self.gone.is_set():
             stream.drain()
             self._say({"id": request["id"], **said})
 
     def _fence(self, request: dict[str, Any], verb: str) -> None:
-        """Refuse what nobody waits for any more, or what an older holder wants."""
-        late = time.monotonic() - float(request["at"]) - self.shortest
+        """Refuse what nobody waits for any more, or what an older holder wants.
+
+        A request may wait here behind a long step: its deployer is there as long as
+        something that it sent lately arrives.
+        """
+        late = max(float(request["late"]), time.monotonic() - self.newest)
         if late > protocol.LATE:
             self._leave()
             raise StepFailed(
                 f"{verb} came {late:.0f} s late and was not carried out",
+                next="inv status",
+            )
+        if not self.failed.isdisjoint(request.get("needs", ())):
+            raise StepFailed(
+                f"what {verb} follows could not be done, so it was not begun",
                 next="inv status",
             )
         if verb in EFFECTS:
@@ -299,9 +323,13 @@ class Session:
                 if "at" in message:
                     way = time.monotonic() - float(message["at"])
                     self.shortest = min(self.shortest, way)
+                    message["late"] = way - self.shortest
+                    self.newest = float(message["at"]) + self.shortest
                 if "beat" in message:
                     self._say({"beat": message["beat"]})
                 elif "cancel" in message:
+                    # One that still waits its turn is cut short when it has it.
+                    self.cancelled.add(message["cancel"])
                     if message["cancel"] == self.working:
                         _break_main()
                 elif "data" in message:

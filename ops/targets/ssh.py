@@ -10,7 +10,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +25,7 @@ from ops.lease import describe
 from ops.memory import lacking, ordered, union
 from ops.release import Release
 from ops.targets import trees
-from ops.targets.link import Link, Unreachable, lost
+from ops.targets.link import Link, Sent, Unreachable, lost
 from ops.world import Host, World
 
 # Seconds between two tries to connect to a host that can't be reached, and to take a
@@ -56,15 +58,19 @@ class SshTarget:
         self.members = {
             address.name: _Member(address, environment) for address in self.addresses
         }
+        # Events whose writing is not yet known to have gone well, oldest first.
+        self._lines: list[_Line] = []
+        self._noting = threading.Lock()
+        self._key = b""
 
     # Look ------------------------------------------------------------------------
 
     def observe(self) -> World:
-        first = self.addresses[0].name
-
         def look(member: _Member) -> tuple[Host, dict[str, Any]]:
-            since = len(member.events) if member.address.name == first else None
-            said = member.ask("look", since=since)
+            said, member.fresh = member.fresh, None
+            if said is None:
+                said = member.ask("look", since=self._since(member))
+            member.seen = said["host"]
             return replace(said["host"], name=member.address.name), said
 
         found = self._each(look)
@@ -81,6 +87,11 @@ class SshTarget:
             for host in hosts
         ]
         return World(self.environment.name, tuple(hosts), history)
+
+    def _since(self, member: _Member) -> int | None:
+        """Return after how many events to tell more; one host tells for all."""
+        first = self.addresses[0].name == member.address.name
+        return len(member.events) if first else None
 
     def _history(self, seen: Mapping[str, Mapping[str, Any]]) -> History:
         """Return the history that the hosts tell, and note what which of them lacks.
@@ -122,7 +133,12 @@ class SshTarget:
         return {name: said[name] for name in _reached(said)}
 
     def python(self) -> str:
-        hosts = self.observe().reached
+        seen = [
+            replace(member.seen, name=name)
+            for name, member in self.members.items()
+            if member.held and member.seen
+        ]
+        hosts = seen or self.observe().reached
         found = {host.python: host.name for host in hosts}
         if len(found) > 1:
             raise Refused(
@@ -134,6 +150,11 @@ class SshTarget:
         return next(iter(found), "")
 
     def record_of(self, host: str, number: int) -> Release | None:
+        member = self.members[host]
+        slot = member.seen.slot(number) if member.held and member.seen else None
+        if slot and slot.release:
+            # A release is never edited.
+            return slot.release
         return self._ask(host, "record_of", number=number)
 
     # The lease -------------------------------------------------------------------
@@ -174,7 +195,9 @@ class SshTarget:
         try:
             for name in sorted(self.members):
                 try:
-                    said = self.members[name].ask("take", doing=doing, by=by)
+                    member = self.members[name]
+                    since = self._since(member)
+                    said = member.ask("take", doing=doing, by=by, since=since)
                 except Unreachable as error:
                     away[name] = str(error)
                 else:
@@ -190,9 +213,11 @@ class SshTarget:
             for address in self.addresses
             if address.name in taken
         )
+        self._key = key
         for name, said in taken.items():
             member = self.members[name]
             member.held = (doing, by, epoch)
+            member.fresh = said["seen"]
             if said["epoch"] != epoch or said["key"] != key:
                 # Under the epoch that it has itself; from then on under that of all.
                 member.ask("adopt", under=said["epoch"], epoch_of_all=epoch, key=key)
@@ -207,8 +232,10 @@ class SshTarget:
         self._give_back()
 
     def _give_back(self) -> None:
+        self._lines.clear()
+
         def give(member: _Member) -> None:
-            member.held = None
+            member.held = member.fresh = member.seen = None
             if member.link is not None and not member.link.lost:
                 member.link.request("release")
 
@@ -220,6 +247,8 @@ class SshTarget:
         return held[0] if held else None
 
     def key(self) -> bytes:
+        if self._key:
+            return self._key
         for address in self.addresses:
             try:
                 return self.members[address.name].ask("key")
@@ -230,25 +259,114 @@ class SshTarget:
     # Act -------------------------------------------------------------------------
 
     def record(self, event: dict[str, Any]) -> None:
-        """Append to the journal of every host that was reached when we began.
+        """Send an event to the journals of the hosts that were reached when we began.
+
+        Its answers are not waited for: an agent begins nothing that comes later before
+        the event is on its disk, and nothing at all if that fails. `settle` waits.
 
         Raises:
-            OSError: one of them can't write it, or too few are left: another deployer
-                may have the others, so what this line announces must not be done.
+            OSError: one of the hosts could not write an earlier event, or too few are
+                left: another deployer may have the others.
         """
+        with self._noting:
+            # Sent under the lock: the events have the same order on all hosts.
+            id = f"{self._term}-{next(self._written):06d}"
+            line = _Line({**event, "id": id})
+            for name, member in self.members.items():
+                if member.connected:
+                    line.sent[name] = self._sent(member, line.event)
+            self._lines.append(line)
+        self._settle([line for line in self._lines if line.answered])
 
-        id = f"{self._term}-{next(self._written):06d}"
+    def settle(self) -> None:
+        """Wait until all events that were recorded are in the journals.
+
+        Raises:
+            OSError: one of the hosts could not write one, or too few are left.
+        """
+        self._settle(list(self._lines))
+
+    def _sent(self, member: _Member, event: dict[str, Any]) -> Sent | Unreachable:
+        link, held = member.link, member.held
+        if held is None or link is None:
+            return Unreachable("its lease is not held")
+        # What ends a run says that all before it is known.
+        needs = self._needs(member) if event["phase"] == "end" else ()
+        told = {**event, "epoch": held[2]}
+        try:
+            return link.send("record", under=held[2], needs=needs, event=told)
+        except Unreachable as error:
+            return error
+
+    def _needs(self, member: _Member) -> list[int]:
+        """Return the events, as requests, that a host must write before what follows.
+
+        Waits until enough other hosts hold them, until all do for the beginning of a
+        run, and for what was sent to this host over a connection that is gone.
+        """
+        found = []
+        for line in list(self._lines):
+            sent = line.sent.get(member.address.name)
+            there = isinstance(sent, Sent) and sent.link is member.link
+            if isinstance(sent, Sent) and there and line.event["phase"] != "begin":
+                self._spread(line, member.address.name)
+                found.append(sent.number)
+            elif line.event["phase"] != "end":
+                self._settle([line])
+        return found
+
+    def _spread(self, line: _Line, own: str) -> None:
+        """Wait until enough hosts hold an event, if its own host writes it too.
+
+        Raises:
+            OSError: too few can.
+        """
+        while not self._enough({own, *line.written}):
+            due = [
+                sent.said
+                for name, sent in line.sent.items()
+                if isinstance(sent, Sent) and not sent.said.done() and name != own
+            ]
+            if not due:
+                return self._settle([line])
+            wait_for(due, return_when=FIRST_COMPLETED)
+
+    def _settle(self, lines: Sequence[_Line]) -> None:
+        """Take answers to events off the list; raise what went wrong first."""
+        errors: list[OpsError | OSError] = []
+        for line in lines:
+            with line.settling:
+                if line not in self._lines:
+                    continue
+                said = {name: _written(sent) for name, sent in line.sent.items()}
+                wrong = [
+                    one for one in said.values() if isinstance(one, (OpsError, OSError))
+                ]
+                try:
+                    if not wrong:
+                        self._record_again(line.event, said)
+                except (OpsError, OSError) as error:
+                    wrong.append(error)
+                errors += wrong
+                self._lines.remove(line)
+        if errors:
+            raise errors[0]
+
+    def _record_again(self, event: dict[str, Any], said: dict[str, Any]) -> None:
+        """Record an event where it got lost, if too few hosts hold it.
+
+        Raises:
+            OSError: they are still too few.
+        """
 
         def append(member: _Member) -> None:
             if member.held is None:
                 raise Unreachable("its lease is not held")
             epoch = member.held[2]
-            told = {**event, "epoch": epoch, "id": id}
-            member.ask("record", under=epoch, event=told)
+            member.ask("record", under=epoch, event={**event, "epoch": epoch})
 
-        said = self._each(append, connected=True)
-        if not self._enough(_reached(said)):
-            # Some were lost just now: one more try, which connects again.
+        if not self._enough(_reached(said)) or not _reached(said):
+            # Lost just now: one more try, which connects again.
             lost = [name for name in self.members if name not in _reached(said)]
             said = {**said, **self._each(append, only=lost)}
         if not self._enough(_reached(said)) or not _reached(said):
@@ -287,6 +405,10 @@ class SshTarget:
         **_: Any,
     ) -> dict[str, Any]:
         """Make an environment on a host from what it has and what it lacks."""
+        seen = self.members[host].seen
+        if seen and name in seen.environments:
+            # Under the lease nobody else removes it.
+            return {"made": False}
         python = self._member(host, "install").python
         tree = trees.build(name, requirements, python, uv, timeout)
         said = self._ask(host, "lacking_files", name=name, manifest=tree.manifest)
@@ -313,11 +435,14 @@ class SshTarget:
         """Send the wheels that a host lacks, and unpack the release there."""
         shas = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in wheels}
         lacking = self._ask(host, "lacking_wheels", shas=list(shas))
-        if lacking:
-            files = [(sha, shas[sha]) for sha in lacking]
-            self._effect(host, "wheels", files=files, shas=lacking)
+        files = [(sha, shas[sha]) for sha in lacking]
         return self._effect(
-            host, "stage", release=release, shas=list(shas), environ=dict(environ)
+            host,
+            "stage",
+            sends=("wheels", {"files": files, "shas": lacking}) if lacking else None,
+            release=release,
+            shas=list(shas),
+            environ=dict(environ),
         )
 
     def cancel(self) -> None:
@@ -361,16 +486,39 @@ class SshTarget:
         except Unreachable as error:
             raise lost(member.address, verb, str(error)) from None
 
-    def _effect(self, host: str, verb: str, **arguments: Any) -> Any:
+    def _effect(
+        self,
+        host: str,
+        verb: str,
+        *,
+        limit: float = 600.0,
+        sends: tuple[str, dict[str, Any]] | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Change a host; what is sent before that is another verb and its arguments."""
         member = self.members[host]
+        for each in self.members.values():
+            each.fresh = None
         try:
             # Before anything else: a cut connection gets its lease back in there.
-            member.open()
+            link = member.open()
             if member.held is None:
                 raise Unreachable("its lease is not held")
-            return member.ask(verb, under=member.held[2], **arguments)
+            under = member.held[2]
+            needs = self._needs(member)
+            if sends is None:
+                sent = link.send(verb, under=under, needs=needs, **arguments)
+                return link.answer(sent, limit)
+            first = link.send(sends[0], under=under, needs=needs, **sends[1])
+            sent = link.send(verb, under=under, needs=[first.number], **arguments)
+            link.answer(first, limit)
+            return link.answer(sent, limit)
         except Unreachable as error:
             raise lost(member.address, verb, str(error)) from None
+        except OpsError:
+            # If it was not begun, what kept it from that is what matters.
+            self._settle([line for line in self._lines if line.answered])
+            raise
 
     def _each(
         self,
@@ -421,10 +569,50 @@ def _reached(said: Mapping[str, Any]) -> list[str]:
     return [name for name in said if not isinstance(said[name], Unreachable)]
 
 
+@dataclass(eq=False, slots=True)
+class _Line:
+    """An event on its way into the journals of the hosts it was sent to."""
+
+    event: dict[str, Any]
+    sent: dict[str, Sent | Unreachable] = field(default_factory=dict)
+    settling: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def written(self) -> list[str]:
+        """Return the hosts that have said that they hold it."""
+        return [
+            name
+            for name, sent in self.sent.items()
+            if isinstance(sent, Sent)
+            and sent.said.done()
+            and sent.said.exception() is None
+            and "error" not in sent.said.result()
+        ]
+
+    @property
+    def answered(self) -> bool:
+        return all(
+            isinstance(each, Unreachable) or each.said.done()
+            for each in self.sent.values()
+        )
+
+
+def _written(sent: Sent | Unreachable) -> Unreachable | OpsError | OSError | None:
+    """Wait for a host's answer to an event, and return what went wrong."""
+    if isinstance(sent, Unreachable):
+        return sent
+    try:
+        sent.link.answer(sent)
+    except (Unreachable, OpsError, OSError) as error:
+        return error
+    return None
+
+
 class _Member:
     """One host: its connection, made when it is needed, and what was read there.
 
-    `held` is what the lease was taken with: doing, by, epoch.
+    `held` is what the lease was taken with: doing, by, epoch. `fresh` is a look that
+    nobody has used yet, `seen` the host as it was looked at last.
     """
 
     def __init__(self, address: Address, environment: Environment) -> None:
@@ -433,6 +621,8 @@ class _Member:
         self.link: Link | None = None
         self.held: tuple[str, str, int] | None = None
         self.events: list[Event] = []
+        self.fresh: dict[str, Any] | None = None
+        self.seen: Host | None = None
         self.reading = threading.RLock()
         self._opening = threading.Lock()
         self._tried = float("-inf")

@@ -40,11 +40,15 @@ class Target(Protocol):
         """Return the environment's own key for digests of secrets."""
 
     def record(self, event: dict[str, Any]) -> None:
-        """Append to the journal; OSError when that is not possible.
+        """Append to the journal before anything that is done later.
 
-        An intent that only a part of the hosts holds, too few by `ops.quorum`, counts
-        as not possible: its effect must not be carried out.
+        OSError when that is not possible for this event or an earlier one; at the
+        latest `settle` says so. An intent that only a part of the hosts holds, too few
+        by `ops.quorum`, counts as not possible: its effect is not carried out.
         """
+
+    def settle(self) -> None:
+        """Wait until all that was recorded is on the disks, else raise OSError."""
 
     def catch_up(self) -> dict[str, int]:
         """Bring each host's journal what it lacks; return how many lines, by host.

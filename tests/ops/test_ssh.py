@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shlex
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from ops import environment
 from ops.command import Answer, Request
 from ops.environment import Address
 from ops.errors import GateFailed, Locked, Refused, StepFailed
@@ -25,6 +28,7 @@ from ops.targets import keepers, link, protocol, trees
 from ops.targets.agent import Agent
 from ops.targets.keepers import Units, environment_file
 from ops.targets.session import Stream
+from ops.targets.ssh import SshTarget
 from ops.targets.store import Store
 from ops.world import Front, Host, Slot
 from tests.ops import worlds
@@ -96,13 +100,15 @@ class Talk:
     def hear(self) -> dict[str, Any]:
         return protocol.parse(self.process.stdout.readline())
 
-    def send(self, verb: str, epoch: int = 0, at: float = 0.0, **args: Any) -> None:
+    def send(
+        self, verb: str, epoch: int = 0, needs: tuple[int, ...] = (), **args: Any
+    ) -> None:
         self.number += 1
         said = {"id": self.number, "verb": verb, "args": args, "epoch": epoch}
-        self.say({**said, "at": at or time.monotonic()})
+        self.say({**said, "at": time.monotonic(), "needs": needs})
 
-    def ask(self, verb: str, epoch: int = 0, at: float = 0.0, **args: Any) -> Any:
-        self.send(verb, epoch, at, **args)
+    def ask(self, verb: str, epoch: int = 0, **args: Any) -> Any:
+        self.send(verb, epoch, **args)
         said = self.hear()
         assert said["id"] == self.number
         if "error" in said:
@@ -205,6 +211,41 @@ def test_a_request_that_nobody_waits_for_any_more_is_not_carried_out(
     assert not (root / "current").exists()
 
 
+def test_what_needs_a_request_that_failed_is_not_begun(talk: Talk, root: Path) -> None:
+    epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    talk.send("switch", epoch - 1, number=None)
+    talk.send("switch", epoch, needs=(talk.number,), number=7)
+    talk.send("switch", epoch, number=None)
+    said = [talk.hear() for _ in range(3)]
+    assert ["ok" in each for each in said] == [False, False, True]
+    assert "was not begun" in said[1]["error"]["what"]
+    assert not os.path.lexists(root / "current")
+
+
+def test_what_is_cancelled_before_its_turn_is_not_begun(talk: Talk) -> None:
+    epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    talk.send("migrate", epoch, number=0.2)
+    talk.begun()
+    talk.send("boot", epoch, number=60)
+    talk.say({"cancel": talk.number})
+    assert talk.hear()["ok"] == "finished"
+    assert talk.hear()["error"]["kind"] == "Interrupted"
+
+
+def test_a_request_is_not_late_that_waits_behind_a_long_step(talk: Talk) -> None:
+    epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
+    talk.send("migrate", epoch, number=0.6)
+    talk.send("holder")
+    beat = {"beat": 1, "at": 0.0}
+    talk.say({**beat, "at": time.monotonic()})
+    while "beat" in (said := talk.hear()):
+        talk.say({**beat, "at": time.monotonic()})
+    assert said["ok"] == "finished"
+    while "beat" in (said := talk.hear()):
+        pass
+    assert said["ok"]["by"] == "ann"
+
+
 def test_a_beat_is_answered_while_a_step_goes_on(talk: Talk) -> None:
     epoch = talk.ask("take", doing="a deploy", by="ann")["epoch"]
     talk.send("migrate", epoch, number=0.3)
@@ -236,6 +277,78 @@ def test_the_agent_needs_nothing_but_the_library(tmp_path: Path) -> None:
         )
         assert set(protocol.parse(said.stdout)) == {"hello"}, said.stderr
     assert not (tmp_path / "mltrading").exists()
+
+
+# The target, over pipes ---------------------------------------------------------------
+
+
+class Piped(link.Link):
+    """The agent of a host as a process beside us."""
+
+    def join(self, talk: Talk) -> Piped:
+        self._channel = self
+        self.sendall = lambda text: (
+            talk.process.stdin.write(text),
+            talk.process.stdin.flush(),
+        )
+        threading.Thread(
+            target=self._listen, args=(talk.process.stdout,), daemon=True
+        ).start()
+        return self
+
+
+@pytest.fixture
+def target(talk: Talk) -> SshTarget:
+    hosts = {"MLTRADING_STAGING_HOSTS": "ann@h1", "STAGING_URL": "http://h1"}
+    target = SshTarget(environment.load("staging"), hosts)
+    (member,) = target.members.values()
+    member.link = Piped(member.address, "mltrading/staging", {}).join(talk)
+    target.take("a deploy", "ann", 0.0, print)
+    return target
+
+
+def event(phase: str, step: str = "") -> dict[str, Any]:
+    said = {"run": "r1", "op": "deploy", "phase": phase, "at": 1.0, "release": 1}
+    return {**said, "step": step, "facts": {"outcome": "good"}}
+
+
+def phases(root: Path) -> list[str]:
+    lines = (root / "state" / "journal.jsonl").read_text().splitlines()
+    return [json.loads(line)["phase"] for line in lines]
+
+
+def test_an_event_is_on_the_disk_before_what_comes_after_it(
+    target: SshTarget, root: Path
+) -> None:
+    target.record(event("begin"))
+    target.record(event("intent", "switch"))
+    target.act("h1", "switch", number=None)
+    assert phases(root) == ["begin", "intent"]
+    target.record(event("end"))
+    target.settle()
+    assert phases(root) == ["begin", "intent", "end"]
+
+
+def test_nothing_is_begun_that_the_journal_does_not_hold(
+    target: SshTarget, root: Path
+) -> None:
+    target.record(event("begin"))
+    target.settle()
+    (root / "state" / "journal.jsonl").rename(root / "kept")
+    (root / "state" / "journal.jsonl").mkdir()
+    target.record(event("intent", "switch"))
+    with pytest.raises(OSError, match="directory"):
+        target.act("h1", "switch", number=7)
+    assert not os.path.lexists(root / "current")
+    # What puts back goes on without it.
+    assert "moved" in target.act("h1", "switch", number=None)
+
+
+def test_taking_the_lease_tells_what_is_there(target: SshTarget) -> None:
+    asked = next(target.members["h1"].link._ids)
+    world = target.observe()
+    assert world.history.runs == () and world.reached[0].name == "h1"
+    assert next(target.members["h1"].link._ids) == asked + 1
 
 
 # Files --------------------------------------------------------------------------------
