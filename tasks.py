@@ -3,8 +3,9 @@
 One task a verb, a few statements each; the work is in ops/, imported when asked for.
 """
 
-from ops.menu import contract_usage_errors, verb
+from ops.menu import contract_usage_errors, keep_bytecode, verb
 
+keep_bytecode()
 contract_usage_errors()
 
 _ENV = {"env": "environment, a row of ops/environments.toml"}

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ops import report
+from ops import folders, report
 
 SCHEMA = 2
 KEPT_DAYS = 30
@@ -44,14 +44,6 @@ class Verdict:
     findings: str = ""
     fix: str = ""
     data: Mapping[str, Any] | None = None
-
-
-def home(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of everything that may be thrown away, by XDG."""
-    if environ.get("MLTRADING_CACHE"):
-        return Path(environ["MLTRADING_CACHE"]).absolute()
-    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).absolute() / "mltrading"
 
 
 def key(**parts: Any) -> str:
@@ -94,7 +86,7 @@ class Store:
     ) -> Store:
         """Return the store in a folder, made or rebuilt where needed."""
         today = int((time.time() if now is None else now) // _DAY)
-        store = cls(folder or home(), today, warn or _say, limit)
+        store = cls(folder or folders.cache(), today, warn or _say, limit)
         store._open()
         return store
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ops import advisories, cache, environment, errors, quality, report
+from ops import advisories, environment, errors, folders, quality, report
 from ops.command import Command
 from ops.environment import ROOT, Environment
 from ops.shell import run
@@ -266,7 +266,7 @@ def checks(
         _lock(root),
         disk(env.state, env.budget.free_disk),
         writable("state folder", environment.state_home(environ)),
-        writable("cache folder", cache.home(environ)),
+        writable("cache folder", folders.cache(environ)),
         *(_part(part) for part in PARTS if part.name != "git"),
         *variables(env, environ),
         _advisories(root, environ),

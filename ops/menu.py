@@ -59,6 +59,19 @@ def _explain(error: Exception, *, as_json: bool) -> int | None:
     return error.code
 
 
+def keep_bytecode() -> None:
+    """Keep byte-code in our cache folder where it must not lie beside its sources.
+
+    A command that compiles all that it imports takes twice as long. What is imported
+    before tasks.py is read, Invoke itself, is compiled each time all the same.
+    """
+    if sys.dont_write_bytecode and sys.pycache_prefix is None:
+        from ops import folders
+
+        sys.pycache_prefix = str(folders.bytecode())
+        sys.dont_write_bytecode = False
+
+
 def contract_usage_errors() -> None:
     """Make Invoke end with 2, and a suggestion, on a task or flag it does not know.
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ops import folders
 from ops.command import Command, Secret
 from ops.errors import Refused
 
@@ -54,10 +55,8 @@ def environ(changes: dict[str, str | Secret | None]) -> dict[str, str]:
     merged = dict(os.environ)
     name = "PYTHONDONTWRITEBYTECODE"
     if merged.get(name) and name not in changes:
-        from ops import cache
-
         del merged[name]
-        merged.setdefault("PYTHONPYCACHEPREFIX", str(cache.home() / "bytecode"))
+        merged.setdefault("PYTHONPYCACHEPREFIX", str(folders.bytecode()))
     for name, value in changes.items():
         if value is None:
             merged.pop(name, None)

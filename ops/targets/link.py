@@ -30,8 +30,8 @@ from ops.targets import protocol
 OPS = Path(__file__).resolve().parent.parent
 # What the agent needs; none of it imports anything beside these and the library.
 MODULES = (
-    *("__init__", "command", "errors", "hands", "history", "journal", "lease"),
-    "memory",
+    *("__init__", "command", "errors", "folders", "hands", "history"),
+    *("journal", "lease", "memory"),
     *("release", "shell", "wire", "world"),
     *("targets/__init__", "targets/agent", "targets/closed", "targets/doors"),
     "targets/keepers",

@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops import cache
+from ops import folders
 from ops.command import Command
 from ops.errors import Refused, StepFailed
 from ops.shell import run
@@ -58,7 +58,7 @@ def build(name: str, requirements: Path, python: str, uv: str, timeout: float) -
 
     What the cache of uv holds is used without asking the network.
     """
-    folder = cache.home() / "trees"
+    folder = folders.cache() / "trees"
     home = folder / name
     with _ONE:
         cached = (home / MANIFEST).exists()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ops.cache import Store, Verdict, home, key
+from ops.cache import Store, Verdict, key
 
 GREEN = Verdict("black", "green", seconds=0.5)
 DAY = 86_400
@@ -241,9 +241,3 @@ def test_any_part_of_a_key_changes_it() -> None:
     one = key(gate="black", argv=["black"], inputs=["a.py", "1"])
     assert one == key(inputs=["a.py", "1"], argv=["black"], gate="black")
     assert one != key(gate="black", argv=["black"], inputs=["b.py", "1"])
-
-
-def test_the_folder_follows_the_environment() -> None:
-    assert home({"MLTRADING_CACHE": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
-    assert home({"XDG_CACHE_HOME": "/b"}) == Path("/b/mltrading")
-    assert home({}) == Path.home() / ".cache" / "mltrading"

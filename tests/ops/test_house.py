@@ -70,6 +70,7 @@ def test_what_decides_reads_no_clock_and_no_environment(module: str) -> None:
 def test_the_menu_imports_nothing_but_what_all_tasks_share() -> None:
     assert set(imports(ROOT / "tasks.py", top=True)) == {
         "ops.menu.contract_usage_errors",
+        "ops.menu.keep_bytecode",
         "ops.menu.verb",
     }
 
