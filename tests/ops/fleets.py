@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from ops.environment import Fleet as Row
+from ops.errors import OpsError
 from ops.targets import protocol, ssh
 from ops.targets.agent import Agent
-from ops.targets.link import Unreachable
+from ops.targets.link import Sent, Unreachable
 from ops.targets.session import Session, Stream, Verbs
 from tests.ops import worlds
 
@@ -38,7 +39,8 @@ class Link:
         self.lost = ""
         self.agent = Agent(cable.root)
         self.session = Session(Verbs(self.agent, 0, Stream()), 0, 1)
-        self.session.shortest = 0.0
+        self.session.newest = float("inf")
+        self.ids = itertools.count(1)
 
     def open(self) -> None:
         if self.cable.pulled:
@@ -48,14 +50,33 @@ class Link:
         self.lost = self.lost or why
         self.agent.lease.release()
 
-    def request(self, verb: str, *, under: int = 0, **arguments: Any) -> Any:
+    def send(self, verb: str, **arguments: Any) -> Sent:
+        sent = Sent(self, next(self.ids), verb)
+        try:
+            sent.said.set_result({"ok": self.request(verb, **arguments)})
+        except Unreachable as error:
+            sent.said.set_exception(error)
+        except (OpsError, OSError) as error:
+            self.session.failed.add(sent.number)
+            sent.said.set_result({"error": protocol.error(error)})
+        return sent
+
+    def answer(self, sent: Sent, limit: float = 0.0) -> Any:
+        said = sent.said.result()
+        if "error" in said:
+            raise protocol.raised(said["error"], self.cable.name)
+        return said["ok"]
+
+    def request(
+        self, verb: str, *, under: int = 0, needs: Sequence[int] = (), **arguments: Any
+    ) -> Any:
         arguments.pop("limit", None)
         if self.cable.pulled:
             self.close("the connection was cut")
         if self.lost:
             raise Unreachable(self.lost)
         self.cable.asked.append(verb)
-        request = {"verb": verb, "epoch": under, "at": time.monotonic()}
+        request = {"verb": verb, "epoch": under, "late": 0.0, "needs": needs}
         self.session._fence(request, verb)
         found = self.session.verbs.named(verb)(**_sent(arguments))
         if self.cable.loses == verb:
