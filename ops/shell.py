@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ops import folders
 from ops.command import Command, Secret
 from ops.errors import Refused
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,9 @@ def run(
     Raises:
         Refused: the program is not installed.
     """
+    # Not on top: an agent that only looks starts without it.
+    import subprocess
+
     begun = time.monotonic()
     pipe = None if stream else subprocess.PIPE
     try:
@@ -133,6 +139,8 @@ def end_all() -> None:
 
 def _end_group(process: subprocess.Popen[str]) -> None:
     """End a program and everything it started."""
+    import subprocess
+
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

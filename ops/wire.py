@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from ops.command import Answer, Request
+
+if TYPE_CHECKING:
+    import http.client
 
 # struct sockaddr_un holds 108 bytes on Linux, 104 on macOS, with the closing zero.
 _LONGEST_UNIX_PATH = 103
 _LARGEST_BODY = 4 * 1024 * 1024
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection to a unix socket, however long the socket's path is."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        try:
-            dial(self.sock, self.path)
-        except OSError:
-            self.sock.close()
-            raise
 
 
 def dial(sock: socket.socket, path: Path) -> None:
@@ -45,6 +30,18 @@ def dial(sock: socket.socket, path: Path) -> None:
         os.close(folder)
 
 
+def _called(path: Path, timeout: float) -> socket.socket:
+    """Return a connection to a unix socket, however long the socket's path is."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        dial(sock, path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 def ask(
     request: Request, *, port: int = 0, unix: Path | None = None, url: str = ""
 ) -> Answer:
@@ -56,18 +53,19 @@ def ask(
     What cannot be asked is an Answer with status 0 and an error, since to a gate
     silence is an answer too.
     """
+    # Not on top: an agent starts without it.
+    import http.client
+
     begun = time.monotonic()
-    connection: http.client.HTTPConnection
+    connection = http.client.HTTPConnection("127.0.0.1", port, request.timeout)
     path = request.path
     if url:
         connection, path = _below(url, request)
     elif unix is not None:
-        connection = _UnixConnection(unix, request.timeout)
-    else:
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=request.timeout
-        )
+        connection = http.client.HTTPConnection("localhost", timeout=request.timeout)
     try:
+        if unix is not None:
+            connection.sock = _called(unix, request.timeout)
         headers = {"Connection": "close", **request.headers}
         connection.request(request.method, path, request.body or None, headers)
         answer = connection.getresponse()
@@ -83,6 +81,9 @@ def ask(
 
 def _below(url: str, request: Request) -> tuple[http.client.HTTPConnection, str]:
     """Return a connection to the server of a URL, and the path to ask it for."""
+    import http.client
+    from urllib.parse import urlsplit
+
     parts = urlsplit(url)
     kind = http.client.HTTPConnection
     if parts.scheme == "https":

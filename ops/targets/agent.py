@@ -1,6 +1,7 @@
 """Act on one host: the only code that touches an environment's state folder.
 
-Standard library only. Every method is one idempotent effect named by a release, takes
+Standard library only, and what few verbs need is imported by them: each connection to a
+host starts an agent. Every method is one idempotent effect named by a release, takes
 and returns plain values, and is called with the lease held; what calls it writes the
 journal. Layout of the state folder:
 
@@ -19,13 +20,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
-import secrets
-import shutil
 import socket
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,7 +144,7 @@ class Agent:
             ),
             front=front,
             port_holder=self.doorway.holder(port) if front.pid is None else "",
-            free_disk=shutil.disk_usage(_existing(self.root)).free // (1024 * 1024),
+            free_disk=_free(self.root) // (1024 * 1024),
             python=self.python(),
             shut=closed.is_shut(self.root),
         )
@@ -181,6 +178,8 @@ class Agent:
 
     def python(self) -> str:
         """Return what a release's installed environment on this host depends on."""
+        import platform
+
         return f"cpython-{platform.python_version()}-{platform.machine()}"
 
     def _folder(self, number: int) -> Path:
@@ -192,7 +191,7 @@ class Agent:
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            fresh = secrets.token_bytes(32)
+            fresh = os.urandom(32)
             if not self.state.exists():
                 # A dry run on an empty machine leaves it empty.
                 return fresh
@@ -220,6 +219,8 @@ class Agent:
         Made under another name and renamed, so a killed install leaves nothing that
         looks whole. What the cache holds is used without asking the network.
         """
+        import shutil
+
         home = self.environments / name
         if (home / "READY").exists() and (home / "bin" / "python").exists():
             return {"made": False}
@@ -252,6 +253,9 @@ class Agent:
         Raises:
             StepFailed: a wheel does not have the contents that it announces.
         """
+        import shutil
+        import zipfile
+
         record = Release.parse(release)
         folder = self._folder(record.number)
         shutil.rmtree(folder, ignore_errors=True)
@@ -401,7 +405,7 @@ class Agent:
             current.unlink(missing_ok=True)
         else:
             # A fresh name each time: a fixed one, left by a crash, would be followed.
-            scratch = self.root / f".current-{secrets.token_hex(8)}"
+            scratch = self.root / f".current-{os.urandom(8).hex()}"
             os.symlink(os.path.join("releases", f"v{number}"), scratch)
             os.rename(scratch, current)
         moved = time.time()
@@ -452,6 +456,8 @@ class Agent:
 
         The release that has traffic is never removed, whatever the caller says.
         """
+        import shutil
+
         current = self._current()
         for number in numbers:
             if number != current:
@@ -560,6 +566,12 @@ def _listens(path: Path) -> bool:
 def _oldest(paths: Sequence[Path], *, but: int) -> list[Path]:
     """Return all but the newest files."""
     return sorted(paths, key=lambda path: path.stat().st_mtime)[:-but]
+
+
+def _free(path: Path) -> int:
+    """Return the free space of the disk that holds a path, or will, in bytes."""
+    disk = os.statvfs(_existing(path))
+    return disk.f_bavail * disk.f_frsize
 
 
 def _existing(path: Path) -> Path:

@@ -11,7 +11,6 @@ only: this runs on the hosts too.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,7 @@ def shut(root: Path, page: str) -> None:
     folder.chmod(0o711)
     _write(folder / "page.html", page)
     if not _passes(root):
-        _write(folder / f"pass-{secrets.token_hex(16)}", "")
+        _write(folder / f"pass-{os.urandom(16).hex()}", "")
     _write(folder / "on", "")
     _sync(folder)
 

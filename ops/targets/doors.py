@@ -5,13 +5,10 @@ Both dial `current/app.sock`, so neither needs to be told about a switch.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
-import shutil
 import socket
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,6 +65,9 @@ class OwnDoor:
 
     def open(self, port: int, timeout: float, python: str) -> dict[str, Any]:
         """Start the front door on a loopback port, or find it running."""
+        import shutil
+        import subprocess
+
         front = self.seen()
         if front.pid is not None:
             return {"port": front.port, "started": False}
@@ -141,6 +141,8 @@ class HostDoor:
         until = time.monotonic() + min(timeout, 3.0)
         while self.seen(port).pid is None:
             if time.monotonic() >= until:
+                import getpass
+
                 host = socket.gethostname()
                 raise StepFailed(
                     f"no web server answers on port {port}",

@@ -8,20 +8,21 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import secrets
 import select
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ops.command import Command
 from ops.errors import StepFailed
 from ops.shell import Result, run
 from ops.targets import processes
+
+if TYPE_CHECKING:
+    import subprocess
 
 SLOT = re.compile(r"v([1-9][0-9]*)")
 # Seconds that gunicorn gives requests in flight (graceful_timeout), and a margin.
@@ -67,6 +68,8 @@ class Daemons:
         """Nothing is needed."""
 
     def start(self, number: int, environ: Mapping[str, str], timeout: float) -> str:
+        import subprocess
+
         slot = self.releases / f"v{number}"
         *command, application = serving(str(slot))
         argv = (*command, "--pid", str(slot / "app.pid"), application)
@@ -304,7 +307,7 @@ class Notification:
     def __init__(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         # An abstract name: no file to remove, no limit of the path's length.
-        self.address = f"@mltrading-{secrets.token_hex(12)}"
+        self.address = f"@mltrading-{os.urandom(12).hex()}"
 
     def __enter__(self) -> Notification:
         self.sock.bind("\0" + self.address[1:])

@@ -41,28 +41,36 @@ MODULES = (
 CONNECT = 5.0
 START = 10.0
 _CHUNK = 256 * 1024
-# Unpacked once, beside itself, so that its byte-code is kept: a start costs 0.1 s less.
+# Unpacked once, beside itself, so that its byte-code is kept, and from then on started
+# from there: a start costs 0.2 s less.
 _MAIN = """\
 import os
-import shutil
 import sys
-import zipfile
 
 if sys.version_info < (3, 11):
     print('{"problem": "python3 is %d.%d, 3.11 is needed"}' % sys.version_info[:2])
     sys.exit(0)
 program = os.path.abspath(sys.argv[0])
 home = program[: -len(".pyz")]
-if not os.path.isdir(home):
+if not program.endswith(".pyz"):
+    home = os.path.dirname(program)
+    sys.path.insert(0, home)
+elif not os.path.isdir(home):
+    import shutil
+    import zipfile
+
     scratch = "%s-%d" % (home, os.getpid())
     with zipfile.ZipFile(program) as archive:
         archive.extractall(scratch)
+    # A power cut must not leave half of it under its name.
+    os.sync()
     try:
         os.rename(scratch, home)
     except OSError:
         shutil.rmtree(scratch)
-for path in (program, home):
-    os.utime(path)
+for path in (home + ".pyz", home):
+    if os.path.exists(path):
+        os.utime(path)
 sys.path[0] = home
 from ops.targets.session import main
 
@@ -78,14 +86,16 @@ if ! command -v python3 >/dev/null; then
     exit
 fi
 for folder in {root}/agent "/run/user/$(id -u)/mltrading"; do
-    [ -f "$folder/{sha}.pyz" ] && exec python3 -I "$folder/{sha}.pyz" {arguments}
+    [ -f "$folder/{sha}/__main__.py" ] &&
+        exec python3 -I -S "$folder/{sha}/__main__.py" {arguments}
+    [ -f "$folder/{sha}.pyz" ] && exec python3 -I -S "$folder/{sha}.pyz" {arguments}
 done
 echo '{{"need": "{sha}"}}'
 for folder in {root}/agent "/run/user/$(id -u)/mltrading"; do
     new="$folder/.{sha}.$$"
     mkdir -p "$folder" && : > "$new" && head -c {size} > "$new" || continue
     echo "{sha}  $new" | sha256sum --check --quiet >&2 || {{ rm -f "$new"; break; }}
-    mv "$new" "$folder/{sha}.pyz" && exec python3 -I "$folder/{sha}.pyz" {arguments}
+    mv "$new" "$folder/{sha}.pyz" && exec python3 -I -S "$folder/{sha}.pyz" {arguments}
 done
 echo '{{"problem": "the agent could not be stored: is the disk full?"}}'
 """

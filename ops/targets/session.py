@@ -7,30 +7,30 @@ Standard library only.
 
 from __future__ import annotations
 
-import argparse
 import base64
+import functools
+import importlib
 import json
 import os
-import platform
 import queue
 import select
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ops.command import Answer, Request
 from ops.errors import Locked, OpsError, Refused, StepFailed
-from ops.hands import Hands
 from ops.targets import closed, protocol
 from ops.targets.agent import Agent
 from ops.targets.doors import HostDoor
 from ops.targets.keepers import Units
-from ops.targets.store import Store
+
+if TYPE_CHECKING:
+    from ops.targets.store import Store
 
 # What may be cut short: it leaves nothing that looks whole. All else is finished.
 BREAKABLE = frozenset(
@@ -69,9 +69,11 @@ class HostAgent(Agent):
 
     def python(self) -> str:
         """Return the version, machine and C library; patch levels don't matter."""
-        version = ".".join(platform.python_version_tuple()[:2])
-        library, number = platform.libc_ver()
-        return f"cpython-{version}-{platform.machine()}-{library}_{number}"
+        major, minor = sys.version_info[:2]
+        library = os.confstr("CS_GNU_LIBC_VERSION") or "_"
+        return (
+            f"cpython-{major}.{minor}-{os.uname().machine}-{library.replace(' ', '_')}"
+        )
 
 
 class Verbs:
@@ -81,7 +83,13 @@ class Verbs:
         self.agent = agent
         self.port = port
         self.stream = stream
-        self.store = Store(agent.root)
+
+    @functools.cached_property
+    def store(self) -> Store:
+        # Imported when files come, which is not on every connection.
+        from ops.targets.store import Store
+
+        return Store(self.agent.root)
 
     def look(self, since: int | None) -> dict[str, Any]:
         """Return the host, and the journal's events after the first `since`."""
@@ -175,8 +183,14 @@ class Verbs:
         if verb in AGENTS:
             return getattr(self.agent, verb)
         if verb in HANDS:
+            from ops.hands import Hands
+
             return getattr(Hands(self.agent), verb)
-        if verb.startswith("_") or verb == "named" or not hasattr(type(self), verb):
+        if (
+            verb.startswith("_")
+            or verb in ("named", "store")
+            or not hasattr(type(self), verb)
+        ):
             raise Refused(f"the agent knows no {verb}", next="inv deploy again")
         return getattr(self, verb)
 
@@ -234,6 +248,10 @@ class Session:
         threading.Thread(target=self._listen, daemon=True).start()
         about = {"python": self.verbs.agent.python(), "program": f"{sys.path[0]}.pyz"}
         self._say({"hello": about})
+        # Asking over HTTP needs it, and nobody waits at this moment.
+        threading.Thread(
+            target=importlib.import_module, args=("http.client",), daemon=True
+        ).start()
         while (request := self.inbox.get()) and not self.gone.is_set():
             self._answer(request)
 
@@ -265,6 +283,8 @@ class Session:
         except (OpsError, OSError) as raised:
             said = {"error": protocol.error(raised)}
         except Exception as raised:
+            import traceback
+
             detail = "".join(traceback.format_exception(raised)[-3:])
             said = {"error": {**protocol.error(raised), "detail": detail}}
         finally:
@@ -383,24 +403,23 @@ def _break_main() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve one deployer; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--root", required=True, help="below the user's home folder")
-    parser.add_argument("--name", required=True, help="name of the environment")
-    parser.add_argument("--port", type=int, default=80, help="of the web server")
-    parser.add_argument("--memory", type=int, default=1024, help="MiB of a release")
-    parser.add_argument("--attend", help="a program for the terminal, as base64 JSON")
-    options = parser.parse_args(arguments)
+    """Serve one deployer; return the exit code.
+
+    The arguments: --root (below the user's home folder), --name (of the environment),
+    --port (of the web server), --memory (MiB of a release), --attend (a program for the
+    terminal, as base64 JSON).
+    """
+    options = dict(word.removeprefix("--").split("=", 1) for word in arguments)
     os.umask(0o077)
-    root = Path.home() / options.root
-    keeper = Units(root / "releases", options.name, options.memory)
-    agent = HostAgent(root, keeper, HostDoor(options.name), shared=True)
-    if options.attend:
-        return _attend(agent, json.loads(base64.b64decode(options.attend)))
+    root = Path.home() / options["root"]
+    keeper = Units(root / "releases", options["name"], int(options.get("memory", 1024)))
+    agent = HostAgent(root, keeper, HostDoor(options["name"]), shared=True)
+    if "attend" in options:
+        return _attend(agent, json.loads(base64.b64decode(options["attend"])))
     # What is printed by mistake must not end up among our messages.
     outgoing = os.dup(1)
     os.dup2(2, 1)
-    session = Session(Verbs(agent, options.port, Stream()), 0, outgoing)
+    session = Session(Verbs(agent, int(options.get("port", 80)), Stream()), 0, outgoing)
     signal.signal(signal.SIGINT, session.interrupt)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: session._leave())
@@ -410,6 +429,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _attend(agent: Agent, arguments: dict[str, Any]) -> int:
     """Run a program for whoever is at the terminal; return its exit code."""
+    from ops.hands import Hands
+
     try:
         return int(Hands(agent).attend(**arguments)["code"])
     except OpsError as error:
