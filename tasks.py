@@ -61,10 +61,10 @@ def host_setup(
 
 @verb(help={**_ENV, **_JSON})
 def doctor(c, env="local", json=False):
-    """Check this machine and environment; name the command that mends each fault."""
-    from ops import delivery
+    """Check this machine and every host; name the command that mends each fault."""
+    from ops import doctor as looking
 
-    delivery.doctor(env, as_json=json)
+    looking.look(env, as_json=json)
 
 
 @verb(

@@ -11,27 +11,27 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ops import environment as environments
-from ops import report
+from ops import preflight, report
 from ops.command import Secret
 from ops.environment import ROOT, Environment
 from ops.errors import Refused, StepFailed, Usage
 from ops.maintenance import notice, settle
 from ops.plan import Plan, plan_deploy, plan_down, plan_rollback, plan_up
+from ops.preflight import Check
 from ops.release import Release, config_digest, environment_hash, parse_number
 from ops.rollout import Rollout, Shipment, recover, signals_interrupt
 from ops.targets import open_target
 from ops.targets.agent import base_python
 from ops.targets.target import Target
-from ops.world import Host, World
+from ops.world import World
 
 if TYPE_CHECKING:
     from ops.artefact import Artefact
-    from ops.machine import Check
 
 
 def deploy(
@@ -46,10 +46,11 @@ def deploy(
     """Prove, build, stage, boot, gate, switch, smoke: the whole way to the users."""
     begun = time.monotonic()
     environment = load(name, port)
+    environment.require(os.environ)
     target = open_target(environment)
     report.say(f"deploy {environment.name}", "bold")
     with acting(target, environment, "a deploy", wait, dry_run) as world:
-        artefact = _prove_and_build(environment)
+        artefact = _fit(environment, target)
         shipment = _shipment(environment, target, world, artefact)
         plan = plan_deploy(world, shipment.release, environment, force=force)
         if _shown(plan, dry_run=dry_run, as_json=as_json):
@@ -119,21 +120,6 @@ def up(name: str, *, port: str | None = None, dry_run: bool = False) -> None:
 def down(name: str, *, dry_run: bool = False) -> None:
     """Stop the front door and every release; nothing is removed."""
     _carry(name, "down", plan_down, dry_run=dry_run)
-
-
-def doctor(name: str, *, as_json: bool = False) -> None:
-    """Check the machine, and the front door's port of the environment.
-
-    Raises:
-        Refused: something that is required is missing.
-    """
-    from ops import machine
-
-    environment = load(name)
-    extra = []
-    host = open_target(environment).observe().hosts[0]
-    extra.append(_port_check(environment, host))
-    machine.doctor(name, as_json=as_json, extra=extra)
 
 
 # The parts of acts --------------------------------------------------------------------
@@ -247,6 +233,60 @@ def _keep_port(target: Target, name: str, asked: str | None) -> None:
     opened = target.observe().hosts[0].front.port
     row = environments.load(name)
     (row.state / "state" / "port").write_text(f"{row.port} {opened}\n")
+
+
+def _fit(environment: Environment, target: Target) -> Artefact:
+    """Ask the hosts whether they are fit while the gates are asked, and build.
+
+    Raises:
+        Refused: a gate is red, or a check of the hosts failed; nothing was touched.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    values = environment.resolved(os.environ)
+    database = values.get("DATABASE_URL", "")
+    url = database.value if isinstance(database, Secret) else database
+
+    def examine() -> tuple[tuple[preflight.Facts, ...], float]:
+        begun = time.monotonic()
+        return target.examine(preflight.server(url)), time.monotonic() - begun
+
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(examine)
+        artefact = _prove_and_build(environment)
+        facts, took = asked.result()
+    checks = preflight.judge(facts, environment, f"DATABASE_URL{environment.suffix}")
+    _show_checks(checks, len(facts), took)
+    return artefact
+
+
+def _show_checks(checks: Sequence[Check], hosts: int, took: float) -> None:
+    """Say in one line that all is fine, or in a table what is not.
+
+    Raises:
+        Refused: a check failed.
+    """
+    names = ", ".join(dict.fromkeys(check.name for check in checks))
+    wrong = [check for check in checks if check.state != "ok"]
+    failed = preflight.failed(checks)
+    if not wrong:
+        where = f"on {hosts} hosts" if hosts > 1 else "here"
+        report.step("ok", "preflight", f"fine {where}: {names}", took)
+        return
+    state = "failed" if failed else "warned"
+    report.step(state, "preflight", f"asked: {names}", took)
+    rows = [(check.name, check.where, check.state, check.said) for check in wrong]
+    report.say(report.indent(report.table(rows, ("check", "host", "", "found"))))
+    if failed:
+        each = (
+            f"{check.name} of {check.where}" if check.where else check.name
+            for check in failed
+        )
+        raise Refused(
+            f"not fit for a deploy: {', '.join(each)}; nothing was touched",
+            where="; ".join(dict.fromkeys(check.said for check in failed)),
+            next=preflight.mends(failed),
+        )
 
 
 def _prove_and_build(environment: Environment) -> Artefact:
@@ -396,15 +436,3 @@ def by_whom() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user}@{platform.node()}"
-
-
-def _port_check(environment: Environment, host: Host) -> Check:
-    from ops.machine import Check
-
-    port = environment.port
-    if host.front.pid is not None:
-        return Check("port", "ok", f"{host.front.port}, held by our front door")
-    if host.port_holder:
-        mend = "inv deploy --port 0   (0 picks a free port)"
-        return Check("port", "failed", f"{port} is taken by {host.port_holder}", mend)
-    return Check("port", "ok", f"{port} is free")

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ class Environment:
             Usage: the variable that lists them is not set, or holds something else.
         """
         variable = self.fleet.hosts if self.fleet else ""
-        listed = self._said(environ, variable, "deploy@192.0.2.1,deploy@192.0.2.2")
+        listed = self._said(environ, variable)
         words = [word.strip() for word in listed.split(",")]
         found = tuple(Address.parse(word, variable) for word in words if word)
         if not found or len({address.name for address in found}) != len(found):
@@ -146,7 +146,7 @@ class Environment:
             Usage: the variable that holds it is not set, or holds something else.
         """
         variable = self.fleet.url if self.fleet else ""
-        url = self._said(environ, variable, "https://example.org")
+        url = self._said(environ, variable)
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise Usage(
@@ -156,15 +156,40 @@ class Environment:
             )
         return url.rstrip("/") + "/"
 
-    def _said(self, environ: Mapping[str, str], variable: str, example: str) -> str:
+    def _said(self, environ: Mapping[str, str], variable: str) -> str:
         value = environ.get(variable, "").strip()
-        if not value:
-            raise Usage(
-                f"{variable} is not set",
-                where=f"the deployer's environment, for --env {self.name}",
-                next=f"export {variable}={example}",
-            )
+        self._refuse([] if value else [variable])
         return value
+
+    def needs(self) -> tuple[str, ...]:
+        """Return the variables of the deployer without which nothing is deployed."""
+        fleet = (self.fleet.hosts, self.fleet.url) if self.fleet else ()
+        return (*fleet, *(name + self.suffix for name in self.required))
+
+    def require(self, environ: Mapping[str, str]) -> None:
+        """Refuse to begin where a variable is missing.
+
+        Raises:
+            Usage: all that are missing are named in one message.
+        """
+        self._refuse(
+            [name for name in self.needs() if not environ.get(name, "").strip()]
+        )
+
+    def _refuse(self, missing: Sequence[str]) -> None:
+        examples = {}
+        if self.fleet:
+            examples[self.fleet.hosts] = "deploy@192.0.2.1,deploy@192.0.2.2"
+            examples[self.fleet.url] = "https://example.org"
+        if missing:
+            are = "is" if len(missing) == 1 else "are"
+            raise Usage(
+                f"{', '.join(missing)} {are} not set",
+                where=f"the deployer's environment, for --env {self.name}",
+                next="; ".join(
+                    f"export {name}={examples.get(name, '…')}" for name in missing
+                ),
+            )
 
     def resolved(self, environ: Mapping[str, str]) -> dict[str, str | Secret]:
         """Return the release's configuration variables.
@@ -173,8 +198,10 @@ class Environment:
         environment's suffix, becomes a Secret; "{data}" becomes its data folder.
 
         Raises:
-            Usage: one that is required is not set.
+            Usage: one or more that are required are not set; all are named.
         """
+        lost = [name + self.suffix for name in self.required]
+        self._refuse([name for name in lost if not environ.get(name)])
         values: dict[str, str | Secret] = {}
         for name, value in self.config.items():
             values[name] = value.replace("{data}", str(self.state / "data"))
@@ -182,12 +209,6 @@ class Environment:
             value = environ.get(name + self.suffix)
             if value:
                 values[name] = Secret(value)
-            elif name in self.required:
-                raise Usage(
-                    f"{name}{self.suffix} is not set",
-                    where=f"the deployer's environment, for --env {self.name}",
-                    next=f"export {name}{self.suffix}=…",
-                )
         values["WEB_WORKERS"] = str(self.web.workers)
         values["WEB_THREADS"] = str(self.web.threads)
         return values

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from ops import wire
 from ops.errors import Refused, StepFailed
 from ops.targets import processes
 
@@ -91,6 +92,28 @@ class Hands:
                 for name in record.secrets
                 if name in said
             },
+        }
+
+    def examine(self, port: int, database: Sequence[Any] | None) -> dict[str, Any]:
+        """Return what tells whether this host is fit for a deploy, changing nothing.
+
+        `database` is host and port of a PostgreSQL server, None for none. `came` and
+        `left` are this host's clock at the beginning and at the end.
+        """
+        came = time.time()
+        host = self.agent.observe(port)
+        found = self.agent.root
+        while not found.exists():
+            found = found.parent
+        files = os.statvfs(found)
+        return {
+            "host": host,
+            # A file system that makes them as needed counts none.
+            "inodes": files.f_favail if files.f_files else None,
+            "database": None if database is None else wire.postgres(*database),
+            "faults": self.agent.keeper.faults(),
+            "came": came,
+            "left": time.time(),
         }
 
     # Run a program ---------------------------------------------------------------

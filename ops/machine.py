@@ -14,6 +14,7 @@ from pathlib import Path
 from ops import advisories, environment, errors, folders, quality, report
 from ops.command import Command
 from ops.environment import ROOT, Environment
+from ops.preflight import Check
 from ops.shell import run
 
 
@@ -74,16 +75,6 @@ PARTS = (
 )
 # What Debian starts right after it is installed, and nothing here wants running.
 STARTED = ("postgresql", "nginx", "haproxy")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of `inv doctor`: state is ok, warned or failed; mend is a command."""
-
-    name: str
-    state: str
-    said: str
-    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +228,8 @@ def doctor(
         tones = {"warned": "yellow", "failed": "red"}
         report.say(
             report.table(
-                [(check.name, signs[check.state], check.said) for check in found],
-                ("check", "state", "found"),
+                [(c.name, c.where, signs[c.state], c.said) for c in found],
+                ("check", "host", "state", "found"),
                 tones={
                     number: tones[check.state]
                     for number, check in enumerate(found)
@@ -248,8 +239,8 @@ def doctor(
         )
         for check in found:
             if check.mend and check.state != "ok":
-                report.say(f"{check.name}: {check.mend}")
-    failed = [check.name for check in found if check.state == "failed"]
+                report.say(f"{check.name} {check.where}".rstrip() + f": {check.mend}")
+    failed = dict.fromkeys(check.name for check in found if check.state == "failed")
     if failed:
         raise errors.Refused(f"not ready for {env}: {', '.join(failed)}")
     return found
@@ -268,7 +259,6 @@ def checks(
         writable("state folder", environment.state_home(environ)),
         writable("cache folder", folders.cache(environ)),
         *(_part(part) for part in PARTS if part.name != "git"),
-        *variables(env, environ),
         _advisories(root, environ),
     )
 
@@ -330,20 +320,6 @@ def _part(part: Part) -> Check:
     if where:
         return Check(part.name, "ok", where)
     return Check(part.name, "warned", f"missing: {part.why}", "inv setup")
-
-
-def variables(env: Environment, environ: Mapping[str, str]) -> list[Check]:
-    """Judge the variables that come from the deployer's environment, by name only."""
-    found = []
-    for name in env.from_environment:
-        if environ.get(name):
-            found.append(Check(name, "ok", "set"))
-        elif name in env.config:
-            found.append(Check(name, "ok", "not set: environments.toml has a default"))
-        else:
-            mend = f"export {name}=…"
-            found.append(Check(name, "failed", "not set", mend))
-    return found
 
 
 def _advisories(root: Path, environ: Mapping[str, str]) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 # struct sockaddr_un holds 108 bytes on Linux, 104 on macOS, with the closing zero.
 _LONGEST_UNIX_PATH = 103
+# The code of PostgreSQL's SSLRequest: 1234 and 5679.
+_ASKS_FOR_TLS = 80_877_103
 _LARGEST_BODY = 4 * 1024 * 1024
 
 
@@ -90,6 +93,25 @@ def _below(url: str, request: Request) -> tuple[http.client.HTTPConnection, str]
         kind = http.client.HTTPSConnection
     connection = kind(parts.hostname or "", parts.port, timeout=request.timeout)
     return connection, parts.path.rstrip("/") + request.path
+
+
+def postgres(host: str, port: int, timeout: float = 3.0) -> str:
+    """Return why no PostgreSQL server answers at an address, "" where one does.
+
+    It is asked whether it speaks TLS, which needs no name and no password.
+    """
+    try:
+        with socket.create_connection((host, port), timeout=timeout) as sock:
+            sock.settimeout(timeout)
+            sock.sendall(struct.pack("!ii", 8, _ASKS_FOR_TLS))
+            said = sock.recv(1)
+    except socket.gaierror:
+        return "its name is not known there"
+    except TimeoutError:
+        return f"nothing came within {timeout:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if said in (b"S", b"N") else "what answers is no PostgreSQL server"
 
 
 def port_is_free(port: int) -> bool:

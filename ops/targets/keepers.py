@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pwd
 import re
 import select
 import signal
@@ -47,6 +48,9 @@ class Keeper(Protocol):
     def running(self) -> dict[int, tuple[int, ...]]:
         """Return the processes of each release that has some."""
 
+    def faults(self) -> dict[str, str]:
+        """Return what keeps releases from running here, by name."""
+
 
 def serving(slot: str) -> tuple[str, ...]:
     """Return the command that serves the release in a slot's folder."""
@@ -84,6 +88,9 @@ class Daemons:
                 start_new_session=True,
             )
             return notification.wait(process, timeout)
+
+    def faults(self) -> dict[str, str]:
+        return {}
 
     def stop(self, number: int, timeout: float) -> int:
         return processes.end(self.running().get(number, ()), timeout)
@@ -237,6 +244,19 @@ WantedBy=default.target
             processes.end(self.running().get(number, ()), 0.0)
         self._systemctl("reset-failed", self._unit(number))
         return killed
+
+    def faults(self) -> dict[str, str]:
+        found = {}
+        private = Path(f"/run/user/{os.getuid()}/systemd/private")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            try:
+                sock.connect(str(private))
+            except OSError:
+                found["systemd"] = "this user has no systemd of its own running"
+        user = pwd.getpwuid(os.getuid()).pw_name
+        if not Path("/var/lib/systemd/linger", user).exists():
+            found["linger"] = f"{user} does not linger: nothing starts with the host"
+        return found
 
     def retire(self, number: int) -> bool:
         unit = self._unit(number)

@@ -268,7 +268,7 @@ class Link:
                 said = waiting.result(timeout=0.5)
             except TimeoutError:
                 if time.monotonic() > until:
-                    self.close(f"{verb} had no end")
+                    self.close(f"{verb} had no answer in time")
                 continue
             if "error" in said:
                 raise protocol.raised(said["error"], self.address.name)
@@ -368,6 +368,33 @@ def known_hosts(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the file of the host keys that are trusted."""
     named = environ.get("MLTRADING_KNOWN_HOSTS")
     return Path(named) if named else Path.home() / ".ssh" / "known_hosts"
+
+
+def identity_problem(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """Return why we have no key to log in with, and what mends it; "" where we have."""
+    named = environ.get("MLTRADING_SSH_KEY", "")
+    file = Path(named)
+    if named and not file.is_file():
+        return "MLTRADING_SSH_KEY names no file", "ssh-keygen -t ed25519, or unset it"
+    if named and file.stat().st_mode & 0o077:
+        return "others may read the file of MLTRADING_SSH_KEY", f"chmod 600 {named}"
+    home = Path(environ.get("HOME") or Path.home())
+    if named or environ.get("SSH_AUTH_SOCK") or any(home.glob(".ssh/id_*")):
+        return "", ""
+    return "no SSH agent and no ~/.ssh/id_*", "ssh-keygen -t ed25519"
+
+
+def introduced(
+    address: Address, environ: Mapping[str, str] = os.environ
+) -> OpsError | None:
+    """Return the refusal for a host whose key is not known; it is not asked."""
+    from paramiko import HostKeys
+
+    file, keys = known_hosts(environ), HostKeys()
+    with suppress(FileNotFoundError):
+        keys.load(str(file))
+    name = address.host if address.port == 22 else f"[{address.host}]:{address.port}"
+    return None if keys.lookup(name) else unknown_key(address, file)
 
 
 def connect(address: Address, environ: Mapping[str, str] = os.environ) -> Any:

@@ -9,6 +9,7 @@ from ops import wire
 from ops.command import Answer, Request
 from ops.environment import Environment
 from ops.hands import Hands
+from ops.preflight import Facts
 from ops.release import Release
 from ops.targets import closed
 from ops.targets.agent import Agent
@@ -25,6 +26,11 @@ class LocalTarget:
     def observe(self) -> World:
         host = self.agent.observe(self.environment.port)
         return World(self.environment.name, (host,), self.agent.journal.history())
+
+    def examine(self, database: tuple[str, int] | None) -> tuple[Facts, ...]:
+        said = Hands(self.agent).examine(self.environment.port, database)
+        found = {name: said[name] for name in ("host", "inodes", "database", "faults")}
+        return (Facts(said["host"].name, **found),)
 
     def take(
         self,

@@ -34,24 +34,17 @@ if TYPE_CHECKING:
 
 # What may be cut short: it leaves nothing that looks whole. All else is finished.
 BREAKABLE = frozenset(
-    ("look", "ask", "ask_door", "boot", "stage", "lacking_files", "make", "wheels")
+    (
+        *("look", "examine", "ask", "ask_door", "boot", "stage", "lacking_files"),
+        *("make", "wheels"),
+    )
 )
 # What changes the host, and so needs the lease and its epoch.
 EFFECTS = frozenset(
     (
-        *(
-            "record",
-            "adopt",
-            "boot",
-            "catch_up",
-            "close",
-            "data",
-            "front",
-            "make",
-            "migrate",
-        ),
-        *("prune", "reload", "reopen", "retire", "shut", "stage", "stop", "switch"),
-        "wheels",
+        *("record", "adopt", "boot", "catch_up", "close", "data", "front", "make"),
+        *("migrate", "prune", "reload", "reopen", "retire", "shut", "stage", "stop"),
+        *("switch", "wheels"),
     )
 )
 # What the agent itself and its hands do, with the same arguments as in one process.
@@ -141,6 +134,11 @@ class Verbs:
 
     def key(self) -> bytes:
         return self.agent.key()
+
+    def examine(self, database: Sequence[Any] | None) -> dict[str, Any]:
+        from ops.hands import Hands
+
+        return Hands(self.agent).examine(self.port, database)
 
     def record(self, event: dict[str, Any]) -> None:
         self.agent.journal.append(event)

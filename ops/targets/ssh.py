@@ -23,6 +23,7 @@ from ops.errors import Locked, OpsError, Refused
 from ops.history import Event, History, fold
 from ops.lease import describe
 from ops.memory import lacking, ordered, union
+from ops.preflight import Facts, clocks
 from ops.release import Release
 from ops.targets import trees
 from ops.targets.link import Link, Sent, Unreachable, lost
@@ -32,6 +33,8 @@ from ops.world import Host, World
 # lease that somebody holds.
 AGAIN = 5.0
 _POLL = 0.2
+# How long a host may take to say what it looks like, or to take its lease.
+PROMPT = 30.0
 # How long an agent whose connection was cut may go on: its patience, and a margin.
 _ENDING = 20.0
 
@@ -69,7 +72,8 @@ class SshTarget:
         def look(member: _Member) -> tuple[Host, dict[str, Any]]:
             said, member.fresh = member.fresh, None
             if said is None:
-                said = member.ask("look", since=self._since(member))
+                since = self._since(member)
+                said = member.ask("look", since=since, limit=PROMPT)
             member.seen = said["host"]
             return replace(said["host"], name=member.address.name), said
 
@@ -115,7 +119,7 @@ class SshTarget:
         member = self.members[name]
         with member.reading:
             if len(member.events) + len(said["new"]) < said["count"]:
-                said = member.ask("look", since=len(member.events))
+                said = member.ask("look", since=len(member.events), limit=PROMPT)
             # Several threads may have looked: what one has read is not read twice.
             missing = max(0, said["count"] - len(member.events))
             member.events += said["new"][len(said["new"]) - missing :]
@@ -131,6 +135,35 @@ class SshTarget:
         said = self._each(bring, only=behind)
         self._lacking = {}
         return {name: said[name] for name in _reached(said)}
+
+    def examine(self, database: tuple[str, int] | None) -> tuple[Facts, ...]:
+        def examined(member: _Member) -> Facts:
+            name, address = member.address.name, member.address
+            try:
+                # Connecting and starting the agent is no part of the round trip.
+                member.open()
+                sent = time.time()
+                said = member.ask("examine", database=database, limit=PROMPT)
+                heard = time.time()
+            except Refused as refused:
+                return Facts(name, unreachable=refused.what, mend=refused.next)
+            except Unreachable as error:
+                mend = f"ssh -p {address.port} {address}"
+                return Facts(name, unreachable=str(error), mend=mend)
+            skew, round_trip = clocks(sent, said["came"], said["left"], heard)
+            return Facts(
+                name,
+                replace(said["host"], name=name),
+                str(address),
+                round_trip=round_trip,
+                skew=skew,
+                inodes=said["inodes"],
+                database=said["database"],
+                faults=said["faults"],
+            )
+
+        said = self._each(examined)
+        return tuple(facts for facts in said.values() if isinstance(facts, Facts))
 
     def python(self) -> str:
         seen = [
@@ -196,8 +229,13 @@ class SshTarget:
             for name in sorted(self.members):
                 try:
                     member = self.members[name]
-                    since = self._since(member)
-                    said = member.ask("take", doing=doing, by=by, since=since)
+                    said = member.ask(
+                        "take",
+                        doing=doing,
+                        by=by,
+                        since=self._since(member),
+                        limit=PROMPT,
+                    )
                 except Unreachable as error:
                     away[name] = str(error)
                 else:
@@ -242,7 +280,7 @@ class SshTarget:
         self._each(give)
 
     def holder(self) -> dict[str, Any] | None:
-        said = self._each(lambda member: member.ask("holder"))
+        said = self._each(lambda member: member.ask("holder", limit=PROMPT))
         held = [each for each in said.values() if isinstance(each, dict)]
         return held[0] if held else None
 
@@ -251,7 +289,7 @@ class SshTarget:
             return self._key
         for address in self.addresses:
             try:
-                return self.members[address.name].ask("key")
+                return self.members[address.name].ask("key", limit=PROMPT)
             except Unreachable as error:
                 away = error
         raise lost(self.addresses[-1], "reading the key", str(away))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ops.command import Answer, Request
+from ops.preflight import Facts
 from ops.release import Release
 from ops.world import World
 
@@ -15,6 +16,12 @@ class Target(Protocol):
 
     def observe(self) -> World:
         """Return all that can be seen, changing nothing."""
+
+    def examine(self, database: tuple[str, int] | None) -> tuple[Facts, ...]:
+        """Return what tells whether each host is fit for a deploy, changing nothing.
+
+        `database` is host and port of a PostgreSQL server to be reached from there.
+        """
 
     def take(
         self,
