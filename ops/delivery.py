@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +48,13 @@ def deploy(
     environment = load(name, port)
     environment.require(os.environ)
     target = open_target(environment)
+    target.reach()
     report.say(f"deploy {environment.name}", "bold")
-    with acting(target, environment, "a deploy", wait, dry_run) as world:
-        artefact = _fit(environment, target)
+    with (
+        _proving(environment) as proved,
+        acting(target, environment, "a deploy", wait, dry_run) as world,
+    ):
+        artefact = _fit(environment, target, proved)
         shipment = _shipment(environment, target, world, artefact)
         plan = plan_deploy(world, shipment.release, environment, force=force)
         if _shown(plan, dry_run=dry_run, as_json=as_json):
@@ -68,7 +72,7 @@ def deploy(
         after = target.observe()
         _keep_port(target, name, port)
     _confirm(plan, after)
-    _ended(plan, target, rollout, begun, as_json)
+    _ended(plan, target, rollout, begun, as_json, after)
 
 
 def rollback(
@@ -95,6 +99,7 @@ def rollback(
         )
     environment = load(name)
     target = open_target(environment)
+    target.reach()
     report.say(f"rollback {environment.name}", "bold")
     with acting(
         target, environment, "a rollback", wait, dry_run, minority=bool(minority)
@@ -109,7 +114,7 @@ def rollback(
                 rollout.carry_out(plan)
         after = target.observe()
     _confirm(plan, after)
-    _ended(plan, target, rollout, begun, as_json)
+    _ended(plan, target, rollout, begun, as_json, after)
 
 
 def up(name: str, *, port: str | None = None, dry_run: bool = False) -> None:
@@ -158,11 +163,12 @@ def acting(
     if dry_run:
         yield target.observe()
         return
+    if environment.target != "local":
+        # Here, while the hosts are still being connected to.
+        from ops.alerts import outbox
     with signals_interrupt():
         target.take(doing, by_whom(), wait, report.say, minority=minority)
         if environment.target != "local":
-            from ops.alerts import outbox
-
             # What an earlier command could not send.
             outbox.kick()
         try:
@@ -235,26 +241,21 @@ def _keep_port(target: Target, name: str, asked: str | None) -> None:
     (row.state / "state" / "port").write_text(f"{row.port} {opened}\n")
 
 
-def _fit(environment: Environment, target: Target) -> Artefact:
-    """Ask the hosts whether they are fit while the gates are asked, and build.
+def _fit(
+    environment: Environment, target: Target, proved: Callable[[], Artefact]
+) -> Artefact:
+    """Ask the hosts whether they are fit while the gates are asked.
 
     Raises:
         Refused: a gate is red, or a check of the hosts failed; nothing was touched.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     values = environment.resolved(os.environ)
     database = values.get("DATABASE_URL", "")
     url = database.value if isinstance(database, Secret) else database
-
-    def examine() -> tuple[tuple[preflight.Facts, ...], float]:
-        begun = time.monotonic()
-        return target.examine(preflight.server(url)), time.monotonic() - begun
-
-    with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(examine)
-        artefact = _prove_and_build(environment)
-        facts, took = asked.result()
+    begun = time.monotonic()
+    facts = target.examine(preflight.server(url))
+    took = time.monotonic() - begun
+    artefact = proved()
     checks = preflight.judge(facts, environment, f"DATABASE_URL{environment.suffix}")
     _show_checks(checks, len(facts), took)
     return artefact
@@ -289,20 +290,42 @@ def _show_checks(checks: Sequence[Check], hosts: int, took: float) -> None:
         )
 
 
-def _prove_and_build(environment: Environment) -> Artefact:
-    """Ask the gates and build the artefact side by side, from the same files."""
+@contextmanager
+def _proving(environment: Environment) -> Iterator[Callable[[], Artefact]]:
+    """Ask the gates and build the artefact, side by side, while the block goes on.
+
+    Yields what waits for both and returns the artefact. If the block ends before
+    that, what was begun is ended.
+    """
     from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import wait as waiting
 
-    from ops import artefact, quality
+    from ops import artefact, quality, shell
 
-    with ThreadPoolExecutor(1) as beside:
+    def asked() -> tuple[Any, float]:
         begun = time.monotonic()
+        return quality.run(environment.gates), time.monotonic() - begun
+
+    with ThreadPoolExecutor(2) as beside:
         building = beside.submit(
             artefact.build, ROOT, allow_dirty=environment.dirty, full=False
         )
-        verdicts = quality.run(environment.gates)
-        took = time.monotonic() - begun
-        built = building.result()
+        asking = beside.submit(asked)
+        try:
+            yield lambda: _proven(*asking.result(), building.result())
+        finally:
+            while not (asking.done() and building.done()):
+                # Each ends at the first of its programs that ends badly.
+                shell.end_all()
+                waiting((asking, building), timeout=0.1)
+
+
+def _proven(verdicts: Any, took: float, built: Artefact) -> Artefact:
+    """Say what the gates said, and return the artefact if all are green.
+
+    Raises:
+        Refused: a gate is red.
+    """
     red = [verdict for verdict in verdicts if verdict.state == "red"]
     for verdict in verdicts:
         if verdict.state == "red":
@@ -404,7 +427,12 @@ def _confirm(plan: Plan, after: World) -> None:
 
 
 def _ended(
-    plan: Plan, target: Target, rollout: Rollout, begun: float, as_json: bool
+    plan: Plan,
+    target: Target,
+    rollout: Rollout,
+    begun: float,
+    as_json: bool,
+    after: World | None = None,
 ) -> None:
     took = time.monotonic() - begun
     if as_json:
@@ -424,7 +452,7 @@ def _ended(
         f"  v{plan.release} serves {target.url()}  ({report.seconds(took)})", "green"
     )
     if plan.op == "deploy" and plan.previous not in (None, plan.release):
-        slot = target.observe().hosts[0].slot(plan.previous)
+        slot = after.hosts[0].slot(plan.previous) if after else None
         warm = "stays warm" if slot and slot.alive else "is kept"
         report.say(f"  v{plan.previous} {warm}; to go back: inv rollback")
 

@@ -45,6 +45,11 @@ def pages(paths: Sequence[str]) -> tuple[Probe, ...]:
     return tuple(Probe(path, Request("GET", path, timeout=10), _page) for path in paths)
 
 
+def described() -> tuple[Probe, ...]:
+    """Return the one question whose answer `callbacks` reads, whatever it is."""
+    return (Probe("callbacks", Request("GET", "/_dash-dependencies"), lambda _: ""),)
+
+
 def callbacks(dependencies: Answer, paths: Sequence[str]) -> tuple[Probe, ...]:
     """Return one callback probe a page: what a browser posts to draw that page.
 

@@ -252,7 +252,7 @@ class Rollout:
         def ask(requests: Sequence[Request]) -> list[Answer]:
             return self.target.ask(step.host, number, requests)
 
-        facts = _until_yes(probes, ask, step, in_a_row=probe.IN_A_ROW)
+        facts, _ = _until_yes(probes, ask, step, in_a_row=probe.IN_A_ROW)
         if self.shipment and self.shipment.release.number == number:
             facts["asked"] = self._ask_pages(ask, step)
         return facts
@@ -266,8 +266,10 @@ class Rollout:
             # Through this host's own door: behind a balancer any host may answer.
             return self.target.ask_door(step.host, requests)
 
-        facts = _until_yes(probe.version(f"v{number}", artefact), ask, step)
-        return {**facts, "asked": 1 + self._ask_pages(ask, step)}
+        version = probe.version(f"v{number}", artefact)
+        if not self.environment.pages:
+            return {**_until_yes(version, ask, step)[0], "asked": len(version)}
+        return {"rounds": 1, "asked": self._ask_pages(ask, step, version)}
 
     def _watch(self, step: Step) -> dict[str, Any]:
         """Compare what the new release counts with what the old one counted.
@@ -299,24 +301,30 @@ class Rollout:
             time.sleep(min(left, 1.0))
 
     def _ask_pages(
-        self, ask: Callable[[Sequence[Request]], list[Answer]], step: Step
+        self,
+        ask: Callable[[Sequence[Request]], list[Answer]],
+        step: Step,
+        also: tuple[probe.Probe, ...] = (),
     ) -> int:
-        """Ask each page and the callback that draws it; return how many were asked."""
+        """Ask each page and the callback that draws it; return how many were asked.
+
+        `also` is asked together with the pages.
+        """
         pages = self.environment.pages
         if not pages:
             return 0
-        _until_yes(probe.pages(pages), ask, step)
-        described = ask([Request("GET", "/_dash-dependencies")])[0]
-        drawn = probe.callbacks(described, pages)
+        first = (*also, *probe.pages(pages), *probe.described())
+        _, answers = _until_yes(first, ask, step)
+        drawn = probe.callbacks(answers[-1], pages)
         if not drawn:
             raise GateFailed(
                 f"v{step.release} describes no callback that draws a page",
                 where="GET /_dash-dependencies",
-                detail=f"status {described.status} {described.error}".strip(),
+                detail=f"status {answers[-1].status} {answers[-1].error}".strip(),
                 next=f"inv logs --release v{step.release}",
             )
         _until_yes(drawn, ask, step)
-        return len(pages) + len(drawn)
+        return len(also) + len(pages) + len(drawn)
 
     def _artefact(self, host: str, number: int) -> str:
         """Return the artefact that a release was made from."""
@@ -534,10 +542,11 @@ def _until_yes(
     ask: Callable[[Sequence[Request]], list[Answer]],
     step: Step,
     in_a_row: int = 1,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Answer]]:
     """Ask until every probe says yes `in_a_row` times, or the budget is spent.
 
-    Rounds that are still missing are asked for at once: a host may be far away.
+    Returns facts for the journal, and the last answers. Rounds that are still missing
+    are asked for at once: a host may be far away.
     """
     until = time.monotonic() + step.budget
     requests = [each.request for each in probes]
@@ -551,7 +560,7 @@ def _until_yes(
             yes = 0 if problem else yes + 1
         if yes >= in_a_row:
             slowest = max(answer.seconds for answer in answers)
-            return {"rounds": rounds, "slowest": round(slowest, 4)}
+            return {"rounds": rounds, "slowest": round(slowest, 4)}, round_
         if time.monotonic() >= until:
             raise GateFailed(
                 f"{step.verb} of v{step.release} said no: {problem}",

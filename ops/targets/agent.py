@@ -391,7 +391,7 @@ class Agent:
     def ask(self, number: int, requests: Iterable[Request]) -> list[Answer]:
         """Ask a release on its own socket, past the front door."""
         path = self._folder(number) / "app.sock"
-        return [wire.ask(request, unix=path) for request in requests]
+        return wire.ask_all(list(requests), unix=path)
 
     # The switch ------------------------------------------------------------------
 

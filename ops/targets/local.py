@@ -23,6 +23,9 @@ class LocalTarget:
         self.environment = environment
         self.agent = Agent(environment.state)
 
+    def reach(self) -> None:
+        """Nothing is connected."""
+
     def observe(self) -> World:
         host = self.agent.observe(self.environment.port)
         return World(self.environment.name, (host,), self.agent.journal.history())
@@ -73,7 +76,7 @@ class LocalTarget:
 
     def ask_front(self, requests: Sequence[Request]) -> list[Answer]:
         port = self._port()
-        return [wire.ask(request, port=port) for request in requests]
+        return wire.ask_all(list(requests), port=port)
 
     def ask_door(self, host: str, requests: Sequence[Request]) -> list[Answer]:
         return self.ask_front(closed.passing(self.agent.root, requests))

@@ -153,7 +153,7 @@ class Verbs:
         from ops import wire
 
         asked = closed.passing(self.agent.root, requests)
-        return [wire.ask(request, port=self.port) for request in asked]
+        return wire.ask_all(asked, port=self.port)
 
     def lacking_files(self, name: str, manifest: str) -> dict[str, Any]:
         if (self.agent.environments / name / "READY").exists():

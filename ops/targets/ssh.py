@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +68,15 @@ class SshTarget:
         self._key = b""
 
     # Look ------------------------------------------------------------------------
+
+    def reach(self) -> None:
+        def open_early(member: _Member) -> None:
+            # Whoever needs the connection meets the same problem and reports it.
+            with suppress(Unreachable, OpsError, OSError):
+                member.open()
+
+        for member in self.members.values():
+            threading.Thread(target=open_early, args=(member,), daemon=True).start()
 
     def observe(self) -> World:
         def look(member: _Member) -> tuple[Host, dict[str, Any]]:

@@ -14,6 +14,9 @@ from ops.world import World
 class Target(Protocol):
     """An environment that can be observed and acted on."""
 
+    def reach(self) -> None:
+        """Begin to connect, beside whatever the caller does next; raises nothing."""
+
     def observe(self) -> World:
         """Return all that can be seen, changing nothing."""
 

@@ -336,8 +336,8 @@ def test_nothing_is_begun_that_the_journal_does_not_hold(
     target.settle()
     (root / "state" / "journal.jsonl").rename(root / "kept")
     (root / "state" / "journal.jsonl").mkdir()
-    target.record(event("intent", "switch"))
     with pytest.raises(OSError, match="directory"):
+        target.record(event("intent", "switch"))
         target.act("h1", "switch", number=7)
     assert not os.path.lexists(root / "current")
     # What puts back goes on without it.
