@@ -41,6 +41,8 @@ _ENDING = 20.0
 
 # Verbs that need no lease: they change nothing, or end whoever holds it.
 FREE = frozenset(("configuration", "end_holders", "holders"))
+# Verbs that change nothing, so that it is no harm to ask twice.
+LOOKS = frozenset(("ask", "ask_door", "holder", "key", "look", "record_of"))
 
 Found = TypeVar("Found")
 
@@ -95,9 +97,13 @@ class SshTarget:
             else:
                 host, seen[name] = result
                 hosts.append(host)
-        history = self._history(seen)
+        history, lost = self._history(seen)
         hosts = [
-            replace(host, behind=len(self._lacking.get(host.name, ())))
+            (
+                Host(host.name, unreachable=lost[host.name])
+                if host.name in lost
+                else replace(host, behind=len(self._lacking.get(host.name, ())))
+            )
             for host in hosts
         ]
         return World(self.environment.name, tuple(hosts), history)
@@ -107,22 +113,32 @@ class SshTarget:
         first = self.addresses[0].name == member.address.name
         return len(member.events) if first else None
 
-    def _history(self, seen: Mapping[str, Mapping[str, Any]]) -> History:
+    def _history(
+        self, seen: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[History, dict[str, str]]:
         """Return the history that the hosts tell, and note what which of them lacks.
 
         Hosts that hold the same are read from one of them. Where they differ, as one
         that was away has missed some and may know what nobody else does, all are read.
+        Returns also which were lost while they were read, and why.
         """
         same = len({said["digest"] for said in seen.values()}) <= 1
-        chosen = list(seen)[:1] if same else list(seen)
-        journals = {name: self._journal(name, seen[name]) for name in chosen}
+        journals: dict[str, tuple[Event, ...]] = {}
+        lost: dict[str, str] = {}
+        for name in seen:
+            try:
+                journals[name] = self._journal(name, seen[name])
+            except Unreachable as error:
+                lost[name] = str(error)
+            if same and journals:
+                break
         whole = union(journals.values()) if not same else ()
         self._lacking = {
             name: lacking(journal, whole) for name, journal in journals.items() if whole
         }
         events = whole or next(iter(journals.values()), ())
-        torn = max((seen[name]["torn"] for name in chosen), default=0)
-        return fold(ordered(events), torn)
+        torn = max((seen[name]["torn"] for name in journals), default=0)
+        return fold(ordered(events), torn), lost
 
     def _journal(self, name: str, said: Mapping[str, Any]) -> tuple[Event, ...]:
         """Return all events of a host's journal; what was read is not read again."""
@@ -720,7 +736,13 @@ class _Member:
             return link
 
     def ask(self, verb: str, **arguments: Any) -> Any:
-        return self.open().request(verb, **arguments)
+        """Ask the agent; what only looks is asked once more over a new connection."""
+        try:
+            return self.open().request(verb, **arguments)
+        except Unreachable:
+            if verb not in LOOKS:
+                raise
+            return self.open().request(verb, **arguments)
 
 
 def _take_again(link: Link, doing: str, by: str, epoch: int) -> None:

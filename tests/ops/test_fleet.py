@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ops.errors import Locked, Refused
+from ops.targets.link import Unreachable
 from ops.targets.ssh import SshTarget
 from tests.ops.fleets import Fleet, fleet
 
@@ -196,3 +197,35 @@ def test_an_epoch_file_that_a_power_cut_took_is_made_good_by_the_journal(
     act(fleet, "r3", 3)
     assert fleet.agent("a").journal.history().traffic == (1, 2, 3)
     assert fleet.agent("a").lease.last_epoch() == 3
+
+
+def test_a_host_whose_agent_dies_while_it_tells_is_asked_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = fleet.target()
+    target.observe()
+    link = target.members["a"].link
+
+    def die(verb: str, **_: Any) -> Any:
+        link.close("the agent ended")
+        raise Unreachable("the agent ended")
+
+    monkeypatch.setattr(link, "request", die)
+    assert not any(host.unreachable for host in target.observe().hosts)
+
+
+def test_a_host_that_is_lost_while_its_journal_is_read_is_out_of_reach(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = fleet.target()
+    read = target._journal
+
+    def lose(name: str, said: Any) -> Any:
+        if name == "a":
+            raise Unreachable("the agent ended")
+        return read(name, said)
+
+    monkeypatch.setattr(target, "_journal", lose)
+    found = {host.name: host.unreachable for host in target.observe().hosts}
+    assert found["a"] == "the agent ended"
+    assert not found["b"]
