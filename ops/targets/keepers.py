@@ -357,6 +357,9 @@ class Notification:
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace a file in one step; it is on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # One that was killed here has left what may hold a secret.
+    for left in path.parent.glob(f".{path.name}-*"):
+        left.unlink(missing_ok=True)
     scratch = path.with_name(f".{path.name}-{os.getpid()}")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -108,12 +109,23 @@ def _make(
     shutil.rmtree(scratch / "site" / "bin", ignore_errors=True)
     entries = sorted(_entries(scratch / "site"), key=lambda entry: entry.path)
     (scratch / MANIFEST).write_text("".join(f"{entry}\n" for entry in entries))
-    shutil.rmtree(home, ignore_errors=True)
-    os.rename(scratch, home)
+    _place(scratch, home)
     trees = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for old in sorted(trees, key=lambda path: path.stat().st_mtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return cached
+
+
+def _place(scratch: Path, home: Path) -> None:
+    """Give a tree its name, unless another deployer was first: that one is in use."""
+    if home.exists() and not (home / MANIFEST).exists():
+        shutil.rmtree(home)
+    try:
+        os.rename(scratch, home)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(scratch)
 
 
 def _entries(site: Path) -> list[Entry]:

@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from ops import environment
-from ops.command import Answer, Request
+from ops.command import Answer, Command, Request
 from ops.environment import Address
 from ops.errors import GateFailed, Locked, Refused, StepFailed
+from ops.shell import Result
 from ops.targets import keepers, link, protocol, trees
 from ops.targets.agent import Agent
 from ops.targets.keepers import Units, environment_file
@@ -456,6 +457,35 @@ def test_a_host_without_wheels_is_refused(python: str) -> None:
 
 
 # Units --------------------------------------------------------------------------------
+
+
+def test_what_a_killed_agent_left_of_a_secret_goes_with_the_next_boot(
+    tmp_path: Path,
+) -> None:
+    left = tmp_path / ".environ.unit-356"
+    left.write_text("PASSWORD=canary")
+    keepers._write(tmp_path / "environ.unit", "PASSWORD=canary", mode=0o600)
+    assert [path.name for path in tmp_path.iterdir()] == ["environ.unit"]
+
+
+def test_a_tree_that_another_deployer_has_made_first_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "trees" / "abc"
+
+    def install(command: Command) -> Result:
+        site = Path(command.argv[command.argv.index("--target") + 1])
+        site.mkdir(parents=True)
+        (site / "gunicorn.py").write_text("")
+        home.mkdir()
+        (home / trees.MANIFEST).write_text("of the other\n")
+        return Result(0, "", "", 0.1)
+
+    monkeypatch.setattr(trees, "run", install)
+    monkeypatch.setenv("MLTRADING_CACHE", str(tmp_path))
+    tree = trees.build("abc", tmp_path, "cpython-3.13-x86_64-glibc_2.36", "uv", 9)
+    assert tree.manifest == "of the other\n"
+    assert [path.name for path in home.parent.iterdir()] == ["abc"]
 
 
 def test_the_unit_runs_one_release_within_its_limits() -> None:
