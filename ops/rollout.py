@@ -274,31 +274,42 @@ class Rollout:
     def _watch(self, step: Step) -> dict[str, Any]:
         """Compare what the new release counts with what the old one counted.
 
+        It is asked what its gate asked too: who was well for a moment is found out.
+
         Raises:
             GateFailed: it does worse, by the rules of `ops.watch`.
         """
         number = _number(step)
+        probes = probe.gate(f"v{number}", self._artefact(step.host, number))
+        gate = [each.request for each in probes]
+        asked = Request("GET", "/metrics", headers={"Accept": "text/plain"})
 
-        def counted(release: int) -> watch.Sample:
-            asked = [Request("GET", "/metrics", headers={"Accept": "text/plain"})]
-            (answer,) = self.target.ask(step.host, release, asked)
+        def counted(answer: Answer) -> watch.Sample:
             return watch.parse(answer.body.decode(errors="replace"))
 
-        old = counted(step.against) if step.against else watch.Sample()
-        before = counted(number)
+        old = watch.Sample()
+        if step.against:
+            old = counted(self.target.ask(step.host, step.against, [asked])[0])
+        before = counted(self.target.ask(step.host, number, [asked])[0])
         until = time.monotonic() + step.budget
+        unwell = 0
         while True:
             left = until - time.monotonic()
-            verdict = watch.judge(counted(number).since(before), old)
+            answer, *answers = self.target.ask(step.host, number, [asked, *gate])
+            verdict = watch.judge(counted(answer).since(before), old)
+            problem = probe.worst(probes, answers)
+            unwell = unwell + 1 if problem else 0
+            if unwell >= watch.UNWELL:
+                verdict = watch.Verdict("FAIL", f"{problem}, {unwell} times in a row")
             if verdict.state == "FAIL":
                 raise GateFailed(
                     f"watch of v{number} said no: {verdict.said}",
                     where=step.host,
                     next=f"inv logs --release v{number}",
                 )
-            if left <= 0:
+            if left <= 0 and not problem:
                 return {"verdict": verdict.state, "said": verdict.said}
-            time.sleep(min(left, 1.0))
+            time.sleep(0.25 if problem else min(left, 1.0))
 
     def _ask_pages(
         self,

@@ -17,6 +17,8 @@ FEWEST = 30
 ERRORS = 0.01
 # Seconds; a release that answers faster than this is never called slow.
 SLOW = 1.0
+# So many times in a row a watched release may not be live, ready and itself, less one.
+UNWELL = 2
 
 _LINE = re.compile(r"^(\w+)\{([^}]*)\} ([0-9.eE+-]+|\+Inf)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
