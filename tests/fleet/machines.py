@@ -356,8 +356,11 @@ class Fleet:
             "cgroups": str(_cgroups()),
         }
         (REGISTRY / f"{bridge}.json").write_text(json.dumps(record))
+        # An address of its own: it would take over a port's, and change it with them,
+        # so that pulling one host's cable would cut the others off too.
         _ip(
-            f"link add {bridge} type bridge",
+            f"link add {bridge} address 02:4d:4c:00:00:{int(bridge[4:]):02x}"
+            " type bridge",
             f"addr add 10.77.{bridge[4:]}.1/24 dev {bridge}",
             f"link set {bridge} up",
         )
