@@ -399,14 +399,19 @@ def ingest(c, env="local", source="sample", path="", symbols="", json=False):
 
 
 @verb(
-    help={"name": "menu, first-run or switch", "runs": "how often each is measured"},
+    help={
+        "name": "menu, first-run, switch or faults",
+        "runs": "how often each is measured",
+        "seed": "of the faults that are drawn",
+        "only": "comma-separated numbers of runs of that seed, to do them again",
+    },
     positional=["name"],
 )
-def bench(c, name, runs=0):
+def bench(c, name, runs=0, seed=1, only=""):
     """Measure the product; results go to bench/results/ as JSON."""
     from bench import run
 
-    run.bench(name, runs=runs)
+    run.bench(name, runs=runs, seed=seed, only=only)
 
 
 @verb(help={"file": "file that holds the message"}, positional=["file"])

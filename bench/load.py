@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from urllib.parse import urlsplit
 
@@ -155,11 +155,14 @@ class Place:
     base: str
 
     @classmethod
-    def parse(cls, url: str) -> Place:
-        """Return the place of a URL; ValueError unless it is on this machine."""
+    def parse(cls, url: str, ours: Collection[str] = ()) -> Place:
+        """Return the place of a URL; ValueError unless it is on this machine.
+
+        ``ours`` are addresses of throw-away hosts, which are on it too.
+        """
         parts = urlsplit(url)
         host = parts.hostname or ""
-        if parts.scheme != "http" or not loopback(host):
+        if parts.scheme != "http" or not (loopback(host) or host in ours):
             raise ValueError(f"{url}: only http:// to a loopback host is allowed")
         return cls(host, parts.port or 80, parts.path.rstrip("/"))
 
@@ -253,9 +256,14 @@ class Client:
     """Send requests and record each; one connection each, or idle ones by turns."""
 
     def __init__(
-        self, place: Place, timeout: float, clock: Callable[[], float]
+        self,
+        place: Place,
+        timeout: float,
+        clock: Callable[[], float],
+        tell: Callable[[Answer], None] = lambda _: None,
     ) -> None:
         self.place, self.timeout, self.clock = place, timeout, clock
+        self.tell = tell
         self.answers: list[Answer] = []
         self.idle_closed = 0
         self.idle: deque[Link] = deque()
@@ -285,6 +293,7 @@ class Client:
             failure = str(problem)
         answer = Answer(sent, self.clock(), release, status, failure, keep_alive)
         self.answers.append(answer)
+        self.tell(answer)
 
     async def _send(self, request: Request, keep_alive: bool) -> tuple[int, str, bytes]:
         link = self._idle_link() if keep_alive else None
@@ -345,16 +354,18 @@ async def run(
     timeout: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
     started: Callable[[], None] = lambda: None,
+    tell: Callable[[Answer], None] = lambda _: None,
+    ours: Collection[str] = (),
 ) -> Result:
     """Send requests by turns until ``seconds`` are over or ``stop`` is set.
 
-    Then wait for the answers that are still due. ValueError unless ``url`` is on this
-    machine and there is an end.
+    Then wait for the answers that are still due. ``tell`` hears of each answer as it
+    ends. ValueError unless ``url`` is on this machine and there is an end.
     """
     if seconds is None and stop is None:
         raise ValueError("say how many seconds, or give an event that ends the run")
     stop = stop or asyncio.Event()
-    client = Client(Place.parse(url), timeout, clock)
+    client = Client(Place.parse(url, ours), timeout, clock, tell)
     base = client.place.base
     turns = [
         Request(r.method, base + r.path, r.body, r.headers, r.expect) for r in requests
@@ -387,8 +398,11 @@ async def run(
 class Load:
     """Run a load in a thread of its own between start() and stop()."""
 
-    def __init__(self, url: str, **settings: object) -> None:
-        Place.parse(url)
+    def __init__(
+        self, url: str, *, ours: Collection[str] = (), **settings: object
+    ) -> None:
+        Place.parse(url, ours)
+        settings["ours"] = ours
         self.url, self.settings = url, settings
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None

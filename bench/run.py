@@ -14,28 +14,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ops import report
 from ops.environment import ROOT
-from ops.errors import Usage
+from ops.errors import StepFailed, Usage
 
 RESULTS = Path(__file__).with_name("results")
 
 
-def bench(name: str, *, runs: int = 0) -> None:
-    """Run one bench by its name.
+def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
+    """Run one bench by its name; `seed` and `only` are for those that draw lots.
 
     Raises:
         Usage: there is no bench of this name.
+        StepFailed: it found what may never be.
     """
     from bench import first_run, menu, switch
+    from bench.faults import report as faults
 
     benches: dict[str, Callable[[int], dict[str, Any]]] = {
         "menu": menu.measure,
         "first-run": first_run.measure,
         "switch": switch.measure,
+        "faults": partial(faults.measure, seed=seed, only=only),
     }
     if name not in benches:
         raise Usage(f'there is no bench "{name}"', allowed=", ".join(benches))
@@ -48,6 +52,12 @@ def bench(name: str, *, runs: int = 0) -> None:
         for row in found["figures"]
     ]
     report.data(report.table(rows, ("what", "measured", "goal", ""), right=(1, 2)))
+    if found.get("violations"):
+        raise StepFailed(
+            f"{len(found['violations'])} violations",
+            where=f"bench/results/{name}.json",
+            next=f"inv bench {name} --seed {seed} --only NUMBER does one run again",
+        )
 
 
 def keep(name: str, begun: float, found: dict[str, Any]) -> None:

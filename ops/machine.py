@@ -71,6 +71,8 @@ PARTS = (
     ),
     Part("ip", ("ip", "/sbin/ip"), "iproute2", "their network"),
     Part("nginx", ("nginx", "/usr/sbin/nginx"), "nginx", "their front door"),
+    Part("cc", ("cc", "gcc"), "gcc", "the faults that a campaign plants in processes"),
+    Part("libc", ("/usr/include/stdio.h",), "libc6-dev", "the same"),
     Part("haproxy", ("haproxy", "/usr/sbin/haproxy"), "haproxy", "their balancer"),
 )
 # What Debian starts right after it is installed, and nothing here wants running.

@@ -1,0 +1,1 @@
+"""The fault campaign: deploys and rollbacks that something happens to."""

@@ -1,0 +1,1 @@
+"""Sources of the stand-in that a campaign deploys instead of the dashboard."""
