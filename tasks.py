@@ -218,17 +218,26 @@ def status(c, env="local", json=False):
 @verb(
     help={
         **_ENV,
+        "host": "only of one host",
         "release": "only of one release such as v7",
-        "lines": "lines of each log",
-        "follow": "go on printing new lines",
-        "grep": "only lines that hold this text",
+        "lines": "entries of each log; 50, or all with --since",
+        "since": "such as 10m, 2h, 2026-03-01, 2026-03-01T12:30Z",
+        "follow": "go on printing what comes",
+        "grep": "only entries that hold this text",
+        "json": "print one JSON object a line",
     }
 )
-def logs(c, env="local", release=None, lines=50, follow=False, grep=""):
-    """Print what the releases and the front door wrote."""
+def logs(
+    c, env="local", host="", release=None, lines="", since="", follow=False, grep="",
+    json=False,
+):  # fmt: skip
+    """Print what all hosts wrote, in the order of time."""
     from ops import logs as written
 
-    written.show(env, release=release, lines=lines, follow=follow, grep=grep)
+    written.show(
+        env, host=host, release=release, lines=lines, since=since, follow=follow,
+        grep=grep, as_json=json,
+    )  # fmt: skip
 
 
 @verb(

@@ -25,7 +25,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ops import wire
 from ops.errors import Refused, StepFailed
-from ops.targets import processes
+from ops.lines import hidden
+from ops.targets import processes, written
 
 if TYPE_CHECKING:
     from ops.targets.agent import Agent
@@ -115,6 +116,38 @@ class Hands:
             "came": came,
             "left": time.time(),
         }
+
+    def written(
+        self,
+        positions: Mapping[str, Sequence[int]] | None,
+        release: int | None = None,
+        **asked: Any,
+    ) -> dict[str, Any]:
+        """Return what was written to the logs after `positions`; see `written.look`.
+
+        The logs are those of the front door, of all releases or one, and the journal
+        ("acts"). No line holds a secret of a release that is here.
+        """
+        logs: dict[str, Path] = {}
+        if release is None:
+            logs = {**self.agent.doorway.logs(), "acts": self.agent.journal.path}
+        secrets: set[str] = set()
+        for folder in sorted(self.agent.releases.glob("v*"), key=_number):
+            log = folder / "app.log"
+            if log.exists() and release in (None, _number(folder)):
+                logs[folder.name] = log
+            secrets |= self._hidden(_number(folder))
+        return written.look(logs, positions, secrets=secrets, **asked)
+
+    def _hidden(self, number: int) -> set[str]:
+        """Return what no line may hold of a release's configuration."""
+        record = self.agent.record_of(number)
+        try:
+            variables = self._variables(number)
+        except StepFailed:
+            # Being staged, or pruned at this moment.
+            return set()
+        return hidden(variables, record.secrets if record else ())
 
     # Run a program ---------------------------------------------------------------
 
@@ -292,6 +325,11 @@ _PACKAGES = {
 
 
 # Small parts --------------------------------------------------------------------------
+
+
+def _number(folder: Path) -> int:
+    digits = folder.name[1:]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _lock_holders(lock: Path) -> list[int]:

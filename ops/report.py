@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -14,6 +15,7 @@ from typing import Any, TextIO
 from ops.errors import OpsError
 
 _CODES = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
+_CODES |= {"blue": "34", "magenta": "35", "cyan": "36"}
 _MARKS = {
     "ok": ("✓", "green"),
     "failed": ("✗", "red"),
@@ -50,6 +52,17 @@ def data(text: str) -> bool:
         _silence(sys.stdout)
         return False
     return True
+
+
+def listened() -> bool:
+    """Say whether somebody still reads our data, without writing any."""
+    try:
+        ends = select.poll()
+        # A pipe without a reader, or a terminal that is gone, is an event by itself.
+        ends.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):
+        return True
+    return not ends.poll(0)
 
 
 def _silence(stream: TextIO) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ops.errors import Usage
 from ops.history import History
 from ops.release import Release
 
@@ -106,6 +107,21 @@ class World:
         """The hosts in reach that serve something else than the environment."""
         current = self.current
         return tuple(host for host in self.reached if host.current != current)
+
+    def named(self, host: str) -> tuple[Host, ...]:
+        """Return the host of that name, all of them for "".
+
+        Raises:
+            Usage: there is none.
+        """
+        found = tuple(each for each in self.hosts if host in ("", each.name))
+        if not found:
+            raise Usage(
+                f'there is no host "{host}"',
+                where=f"--host, {self.environment}",
+                allowed=", ".join(each.name for each in self.hosts),
+            )
+        return found
 
     def record(self, number: int | None) -> Release | None:
         """Return a release's record, from the first host that has it whole."""

@@ -169,10 +169,21 @@ def site(wish: Wish, facts: Facts) -> str:
     ipv6 = f"\n    listen [::]:{wish.port} default_server;" if facts.ipv6 else ""
     return f"""\
 # Written by inv host-setup --env {wish.env}, which also undoes changes made here.
+log_format {wish.site.replace("-", "_")}
+    '$time_iso8601 $status $request_time $upstream_http_x_release '
+    '$request_method $asked $remote_addr';
 server {{
     listen {wish.port} default_server;{ipv6}
     server_name _;
     server_tokens off;
+
+    # Which release answered, and no query string: what people type is theirs.
+    set $asked -;
+    if ($request_uri ~ "^([^?]*)") {{
+        set $asked $1;
+    }}
+    access_log /var/log/nginx/{wish.site}.access.log {wish.site.replace("-", "_")};
+    error_log /var/log/nginx/{wish.site}.error.log;
 
     client_header_timeout 15s;
     client_body_timeout 15s;
@@ -222,6 +233,7 @@ server {{
     }}
 
     location ~ ^/(livez|readyz|health|version)$ {{
+        access_log off;
         proxy_pass http://unix:{sock};
         error_page 502 =503 @away;
     }}

@@ -39,6 +39,9 @@ class Door(Protocol):
     def close(self, timeout: float) -> dict[str, Any]:
         """Close the door, where it is ours to close."""
 
+    def logs(self) -> dict[str, Path]:
+        """Return what the door writes and we may read, by a short name."""
+
 
 class OwnDoor:
     """A process of ours on a loopback port."""
@@ -114,6 +117,9 @@ class OwnDoor:
             processes.end((front.pid,), timeout)
         return {"stopped": front.pid is not None}
 
+    def logs(self) -> dict[str, Path]:
+        return _readable({"front": self.root / "front" / "front.log"})
+
 
 class HostDoor:
     """The host's web server (nginx), which `inv host-setup` has set up once."""
@@ -157,6 +163,15 @@ class HostDoor:
     def close(self, timeout: float) -> dict[str, Any]:
         """Leave it open: with no release behind it, it answers 502 or 503."""
         return {"stopped": False}
+
+    def logs(self) -> dict[str, Path]:
+        """Return nginx's logs, which Debian lets only the group adm read."""
+        site = f"/var/log/nginx/mltrading-{self.name}"
+        return _readable({n: Path(f"{site}.{n}.log") for n in ("access", "error")})
+
+
+def _readable(logs: dict[str, Path]) -> dict[str, Path]:
+    return {name: path for name, path in logs.items() if os.access(path, os.R_OK)}
 
 
 def _server_pid() -> int:

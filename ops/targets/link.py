@@ -31,11 +31,12 @@ OPS = Path(__file__).resolve().parent.parent
 # What the agent needs; none of it imports anything beside these and the library.
 MODULES = (
     *("__init__", "command", "errors", "folders", "hands", "history"),
-    *("journal", "lease", "memory"),
+    *("journal", "lease", "lines", "memory"),
     *("release", "shell", "wire", "world"),
     *("targets/__init__", "targets/agent", "targets/closed", "targets/doors"),
     "targets/keepers",
     *("targets/processes", "targets/protocol", "targets/session", "targets/store"),
+    "targets/written",
 )
 # Seconds: to connect and log in, and for the agent's first word after that.
 CONNECT = 5.0

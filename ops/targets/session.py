@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 BREAKABLE = frozenset(
     (
         *("look", "examine", "ask", "ask_door", "boot", "stage", "lacking_files"),
-        *("make", "wheels"),
+        *("make", "wheels", "written"),
     )
 )
 # What changes the host, and so needs the lease and its epoch.
@@ -54,7 +54,7 @@ AGENTS = frozenset(
         *("reopen", "shut", "stop", "switch"),
     )
 )
-HANDS = frozenset(("configuration", "end_holders", "holders", "reload"))
+HANDS = frozenset(("configuration", "end_holders", "holders", "reload", "written"))
 
 
 class HostAgent(Agent):

@@ -40,9 +40,9 @@ PROMPT = 30.0
 _ENDING = 20.0
 
 # Verbs that need no lease: they change nothing, or end whoever holds it.
-FREE = frozenset(("configuration", "end_holders", "holders"))
+FREE = frozenset(("configuration", "end_holders", "holders", "written"))
 # Verbs that change nothing, so that it is no harm to ask twice.
-LOOKS = frozenset(("ask", "ask_door", "holder", "key", "look", "record_of"))
+LOOKS = frozenset(("ask", "ask_door", "holder", "key", "look", "record_of", "written"))
 
 Found = TypeVar("Found")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import http.server
+import re
 import socket
 import socketserver
 import subprocess
@@ -63,6 +64,7 @@ class _Release(http.server.BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.send_response(200)
         self.send_header("Content-Length", "2")
+        self.send_header("X-Release", "v7")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(b"ok")
@@ -86,6 +88,7 @@ def nginx(tmp_path: Path) -> Iterator[int]:
     wish = hosts_plan.Wish("prod", "key", "mltrading/prod", port=port)
     site = hosts_plan.site(wish, hosts_plan.Facts(home=str(tmp_path)))
     site = site.replace(f"listen {port}", f"listen 127.0.0.1:{port}")
+    site = site.replace("/var/log/nginx", str(tmp_path))
     temporary = "\n".join(
         f"{kind}_temp_path {tmp_path}/{kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -138,6 +141,12 @@ def test_the_site_shows_the_page_without_a_reload_and_lets_our_questions_through
     assert status("/-/closed") == 404
     closed.reopen(root)
     assert status("/", "POST") == 200
+    log, until = tmp_path / "mltrading-prod.access.log", time.monotonic() + 10
+    while not (written := log.read_text()).endswith(" v7 POST / 127.0.0.1\n"):
+        # nginx notes an answer after it is given.
+        assert time.monotonic() < until, written
+    assert re.search(r"^\S+ 503 \S+ - GET /charts/AAPL 127", written, re.MULTILINE)
+    assert "livez" not in written
 
 
 # All hosts or none --------------------------------------------------------------------
