@@ -271,8 +271,8 @@ def _attend(
             said = target.act(host, "written", **asked)
         except StepFailed as error:
             if not away:
-                why = f"{host} is out of reach, trying again: {error.what}"
-                came.put(("said", why))
+                why = error.what.partition(": ")[2] or error.what
+                came.put(("said", f"{host} is out of reach, trying again: {why}"))
             away = True
             time.sleep(_AGAIN)
             continue
