@@ -1,4 +1,4 @@
-"""Logs: the last entries of each, in order; new ones as they come; readers that leave."""
+"""Logs: the last entries of each, in order; what comes; readers that leave."""
 
 from __future__ import annotations
 
