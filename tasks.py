@@ -207,12 +207,12 @@ def rollback(c, env="local", to=None, minority=None, wait=0, dry_run=False, json
     )
 
 
-@verb(help={**_ENV, **_JSON})
-def status(c, env="local", json=False):
-    """Say what serves, since when, by whom, and what stands by."""
+@verb(help={**_ENV, "all": "one line for every environment", **_JSON})
+def status(c, env="local", all=False, json=False):
+    """Say what serves, since when, by whom; exit 0 where all is well, else 1."""
     from ops import status as standing
 
-    standing.show(env, as_json=json)
+    standing.show_all(as_json=json) if all else standing.show(env, as_json=json)
 
 
 @verb(

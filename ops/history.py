@@ -72,6 +72,14 @@ class History:
         """The highest release number that was ever used."""
         return max([0, *(run.release or 0 for run in self.runs)])
 
+    def arrival(self, number: int | None) -> Run | None:
+        """Return the run that gave a release the traffic it has, None if none did."""
+        for run in reversed(self.runs):
+            kept = run.op in ("deploy", "rollback") and run.outcome == "good"
+            if kept and run.release == number:
+                return run
+        return None
+
     def good(self, number: int) -> bool:
         """Say whether a release has passed its gates and was not found bad since."""
         return self.standing.get(number) == "good"

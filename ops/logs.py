@@ -319,7 +319,7 @@ class Printer:
         self.hosts = {name: _TONES[n % len(_TONES)] for n, name in enumerate(names)}
         self.wide = max(map(len, names)) if len(names) > 1 else 0
         logs = [f"v{slot.number}" for host in hosts for slot in host.slots]
-        self.log = max(map(len, [ACTS, *logs]))
+        self.log = max(map(len, logs), default=0)
 
     def show(self, entry: Entry) -> bool:
         """Print one entry; False when nobody reads any more."""

@@ -10,6 +10,7 @@ import hmac
 import os
 import secrets
 import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -60,12 +61,16 @@ def history(
         return
     head = ("when", "what", "how", "took", "by", "commit", "why")
     if number is None:
-        report.data(report.table([_run_row(run) for run in runs], head))
+        rows = [_run_row(run) for run in runs]
+        report.data_table(rows, head, tones=_run_tones(runs))
         return
     for run in runs:
-        report.data(report.table([_run_row(run)], head))
+        report.data_table([_run_row(run)[:-1]], head[:-1])
+        if run.reason:
+            report.data(f"    {run.reason}")
         for step, seconds, phase in run.steps:
-            sign = report.mark("ok" if phase == "done" else "failed")
+            state = "ok" if phase == "done" else "failed"
+            sign = report.mark(state, stream=sys.stdout)
             report.data(f"    {sign} {step:<9} {report.seconds(seconds):>8}")
 
 
@@ -83,15 +88,16 @@ def report_task(name: str, *, since: str = "90d", as_json: bool = False) -> None
     if not measured.deploys:
         report.say(f"  no deploy on {name} since {_day(begin)}")
         return
-    report.data(report.colour(f"{name}  since {_day(begin)}", "bold"))
-    report.data(report.table(_record_rows(measured)))
+    title = f"{name}  since {_day(begin)}"
+    report.data(report.colour(title, "bold", stream=sys.stdout))
+    report.data_table(_record_rows(measured))
     report.data("")
     steps = [
         (step, str(each.count), report.seconds(each.p50), report.seconds(each.p95))
         for step, each in measured.steps.items()
     ]
     head = ("step", "runs", "p50", "p95")
-    report.data(report.table(steps, head, right=(1, 2, 3)))
+    report.data_table(steps, head, right=(1, 2, 3))
     report.data("")
     for line in record.chart(measured.weeks[-_WEEKS:]):
         report.data(f"  {line}")
@@ -170,7 +176,7 @@ def config(name: str, *, as_json: bool = False) -> None:
     ]
     marked = {at: tones[row.state] for at, row in enumerate(rows) if row.state in tones}
     head = ("", "variable", f"v{number}", "next deploy")
-    report.data(report.table(table, head, tones=marked))
+    report.data_table(table, head, tones=marked)
     lost = [row.name for row in rows if row.state == "lost"]
     if lost:
         report.say(
@@ -491,6 +497,12 @@ def _run_row(run: Run) -> tuple[str, ...]:
         run.commit[:9],
         run.reason,
     )
+
+
+def _run_tones(runs: Sequence[Run]) -> dict[int, str]:
+    tones = {"": "yellow", "interrupted": "yellow", "aborted": "yellow", "good": ""}
+    said = [tones.get(run.outcome, "red") for run in runs]
+    return {number: tone for number, tone in enumerate(said) if tone}
 
 
 def _spread(found: record.Spread | None) -> str:

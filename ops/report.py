@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -65,6 +66,11 @@ def listened() -> bool:
     return not ends.poll(0)
 
 
+def data_table(rows: Sequence[Sequence[str]], *head: Any, **options: Any) -> None:
+    """Print a table as data, each line no longer than a terminal is wide."""
+    data(table(rows, *head, clip=True, stream=sys.stdout, **options))
+
+
 def _silence(stream: TextIO) -> None:
     """Let all that is still written to a stream go nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -106,8 +112,16 @@ def table(
     *,
     right: Sequence[int] = (),
     tones: Mapping[int, str] | None = None,
+    clip: bool = False,
+    stream: Any = None,
 ) -> str:
-    """Return rows as aligned columns; `right` columns are aligned to the right."""
+    """Return rows as aligned columns, in colours where `stream` (stderr) wants them.
+
+    `right` columns are aligned to the right; `tones` colours rows. `clip` cuts lines
+    that a terminal would break; a pipe or a file gets them whole.
+    """
+    screen = (stream or sys.stderr).isatty()
+    longest = shutil.get_terminal_size().columns if screen else 0
     every = [list(head)] if head else []
     every += [list(row) for row in rows]
     if not every:
@@ -120,10 +134,12 @@ def table(
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         line = "  " + "  ".join(cells).rstrip()
+        if clip and 0 < longest < len(line):
+            line = f"{line[: longest - 1]}…"
         if head and number == 0:
-            line = colour(line, "dim")
+            line = colour(line, "dim", stream=stream)
         elif tones and number - bool(head) in tones:
-            line = colour(line, tones[number - bool(head)])
+            line = colour(line, tones[number - bool(head)], stream=stream)
         lines.append(line)
     return "\n".join(lines)
 
@@ -139,10 +155,10 @@ def seconds(value: float | None) -> str:
     return f"{int(value // 60)} min {value % 60:.0f} s"
 
 
-def mark(state: str) -> str:
+def mark(state: str, *, stream: Any = None) -> str:
     """Return the sign of a state, in its colour."""
     sign, tone = _MARKS[state]
-    return colour(sign, tone)
+    return colour(sign, tone, stream=stream)
 
 
 def step(state: str, name: str, text: str, took: float | None = None) -> None:

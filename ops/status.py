@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
+from ops import environment as environments
 from ops import probe, report
 from ops.command import Request
 from ops.delivery import load
 from ops.environment import Environment
-from ops.errors import StepFailed
+from ops.errors import OpsError, Refused, StepFailed, Usage
+from ops.history import Run
 from ops.lease import describe
 from ops.targets import open_target
 from ops.targets.target import Target
@@ -27,18 +33,107 @@ def show(name: str, *, as_json: bool = False) -> None:
     """
     environment = load(name)
     target = open_target(environment)
-    world = target.observe()
-    found = look(environment, target, world)
+    with closing(target):
+        world = target.observe()
+        found = look(environment, target, world)
     if as_json:
         report.as_json(found)
     else:
         _print(environment, world, found)
-    if found["current"] and found["problem"]:
+    _raise(found)
+
+
+def show_all(*, as_json: bool = False) -> None:
+    """Say of every environment whether it is well, those without hosts among them.
+
+    Raises:
+        StepFailed: one that something is deployed on is not well.
+    """
+    names = environments.names()
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = dict(zip(names, pool.map(_glance, names), strict=True))
+    if as_json:
+        report.as_json({"environments": found})
+    else:
+        rows = [_glance_row(name, each) for name, each in found.items()]
+        head = ("environment", "serves", "since", "by", "hosts", "verdict")
+        report.data_table(rows, head, tones=_tones(found))
+    ill = [name for name, each in found.items() if each["verdict"] in ILL]
+    if ill:
+        raise StepFailed(
+            f"not well: {', '.join(ill)}", next=f"inv status --env {ill[0]}"
+        )
+
+
+def _glance(name: str) -> dict[str, Any]:
+    """Return what is known of one environment; what can't be asked is an answer too."""
+    try:
+        environment = load(name)
+        with closing(open_target(environment)) as target:
+            return look(environment, target, target.observe())
+    except Usage as error:
+        return {"verdict": "not set up", "said": error.what}
+    except OpsError as error:
+        return {"verdict": "unknown", "said": error.what}
+
+
+def _raise(found: Mapping[str, Any]) -> None:
+    """End with 1 where all is not well."""
+    name = found["environment"]
+    if found["verdict"] == "nothing":
+        raise Refused(found["said"], next=f"inv deploy --env {name}")
+    if found["verdict"] == "down":
         raise StepFailed(
             f"{found['current']} should serve and does not: {found['problem']}",
             where=found["url"],
-            next=f"inv up --env {environment.name}",
+            next=f"inv up --env {name}",
         )
+    if found["verdict"] == "degraded":
+        raise StepFailed(
+            found["said"], where=found["url"], next=f"inv doctor --env {name}"
+        )
+
+
+ILL = ("down", "degraded", "unknown")
+_SIGNS = {"healthy": "ok", "maintenance": "warned", "nothing": "skipped"}
+
+
+def judge(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the verdict and its sentence, from what `look` found. Pure.
+
+    nothing: never deployed. down: what should serve does not answer as it should.
+    degraded: users are served, and something is not as it should be. maintenance:
+    people get the page, and all else is well. healthy.
+    """
+    if found["current"] is None:
+        return "nothing", f"nothing is deployed on {found['environment']}"
+    if found["problem"]:
+        return "down", found["problem"]
+    hosts = found["hosts"]
+    wrong = [f"{each['name']} is out of reach" for each in hosts if each["unreachable"]]
+    for host in hosts:
+        if not host["unreachable"] and not host["alive"]:
+            wrong.append(f"nothing serves on {host['name']}")
+        if host["drift"]:
+            wrong.append(f"{host['name']} serves {host['current'] or 'nothing'}")
+        if host["behind"]:
+            wrong.append(f"{host['name']} lacks {host['behind']} lines of the journal")
+        if host["shut"] != bool(found["maintenance"]) and not host["unreachable"]:
+            said = "shows the maintenance page" if host["shut"] else "lets people in"
+            wrong.append(f"{host['name']} {said}")
+    failing = [name for name, fine in found["checks"].items() if not fine]
+    wrong += [f"its check {name} fails" for name in failing]
+    if found["unfinished"]:
+        wrong.append(f"run {found['unfinished']} was left unfinished")
+    if found["torn_journal_lines"]:
+        wrong.append(f"{found['torn_journal_lines']} lines of the journal are damaged")
+    serves = f"{found['current']} serves"
+    if wrong:
+        return "degraded", f"{serves}, but {'; '.join(wrong)}"
+    if found["maintenance"]:
+        return "maintenance", f"{serves} behind the maintenance page"
+    many = f" on {len(hosts)} hosts" if len(hosts) > 1 else ""
+    return "healthy", f"{serves}{many}"
 
 
 def look(environment: Environment, target: Target, world: World) -> dict[str, Any]:
@@ -47,11 +142,11 @@ def look(environment: Environment, target: Target, world: World) -> dict[str, An
     problem, checks = _asked(target, world)
     hosts = [_host(host, world) for host in world.hosts]
     holder, left = target.holder(), world.history.open
-    return {
+    closure, came = world.history.closure, world.history.arrival(world.current)
+    found = {
         "environment": environment.name,
         "url": target.url(),
         "current": _named(world.current),
-        "healthy": world.current is not None and not problem,
         "problem": problem,
         "checks": checks,
         "release": dataclasses.asdict(release) if release else None,
@@ -63,8 +158,21 @@ def look(environment: Environment, target: Target, world: World) -> dict[str, An
         "unfinished": left.id if left and not holder else None,
         "torn_journal_lines": world.history.torn,
         "state": str(environment.state),
+        "traffic": _traffic(came),
+        "maintenance": dataclasses.asdict(closure) if closure else None,
         "runs": [dataclasses.asdict(run) for run in world.history.runs[-LAST:]],
     }
+    verdict, said = judge(found)
+    healthy = verdict in ("healthy", "maintenance")
+    return {**found, "verdict": verdict, "said": said, "healthy": healthy}
+
+
+def _traffic(run: Run | None) -> dict[str, Any] | None:
+    """Return since when what serves has traffic, and who gave it that."""
+    if run is None:
+        return None
+    since = round(run.began + run.seconds, 3)
+    return {"since": since, "by": run.by, "op": run.op, "run": run.id}
 
 
 def _asked(target: Target, world: World) -> tuple[str, dict[str, bool]]:
@@ -91,6 +199,9 @@ def _host(host: Host, world: World) -> dict[str, Any]:
         "unreachable": host.unreachable,
         "current": _named(host.current),
         "behind": host.behind,
+        "artefact": slot.release.artefact if slot and slot.release else None,
+        "config": slot.release.config if slot and slot.release else None,
+        "shut": host.shut,
         "drift": not host.unreachable and host.current != world.current,
         "alive": bool(slot and slot.alive),
         "processes": list(slot.processes) if slot else [],
@@ -115,17 +226,23 @@ def _named(number: int | None) -> str | None:
 
 def _print(environment: Environment, world: World, found: dict[str, Any]) -> None:
     release = found["release"]
-    report.data(report.colour(f"{environment.name}  {found['url']}", "bold"))
+    title = f"{environment.name}  {found['url']}"
+    report.data(report.colour(title, "bold", stream=sys.stdout))
+    sign = report.mark(_SIGNS.get(found["verdict"], "failed"), stream=sys.stdout)
+    report.data(f"{sign} {found['verdict']}: {found['said']}")
     rows = []
-    if release is None:
-        rows.append(("serves", f"nothing; inv deploy --env {environment.name}"))
-    else:
-        state = "healthy" if found["healthy"] else found["problem"]
+    if found["traffic"]:
+        since = found["traffic"]["since"]
+        what = f"{found['traffic']['op']} of {found['traffic']['by']}"
+        rows.append(("since", f"{when(since)} ({_ago(since)}), {what}"))
+    if release is not None:
         dirty = " with changes that were not committed" if release["dirty"] else ""
-        rows.append(("serves", f"{found['current']}  {state}"))
         rows.append(("commit", f"{release['commit'][:9]}{dirty}"))
-        rows.append(("artefact", release["artefact"][:12]))
+        digests = f"{release['artefact'][:12]}, configuration {release['config'][:8]}"
+        rows.append(("artefact", digests))
         rows.append(("made", f"{when(release['at'])} by {release['by']}"))
+    if found["maintenance"]:
+        rows += _maintenance_rows(found["maintenance"], environment.name)
     checks = ", ".join(
         f"{name} {'ok' if fine else 'FAILS'}" for name, fine in found["checks"].items()
     )
@@ -135,17 +252,20 @@ def _print(environment: Environment, world: World, found: dict[str, Any]) -> Non
     if any(host["front"]["outdated"] for host in found["hosts"]):
         rows.append(("door", "of an older checkout; inv down, inv up renews it"))
     rows.append(("lease", describe(found["lease"])))
+    if world.history.runs and world.history.runs[-1].reason:
+        last = world.history.runs[-1]
+        rows.append(("last run", f"{last.op} {last.outcome}: {last.reason}"))
     if found["unfinished"]:
         rows.append(("left", f"run {found['unfinished']}; the next act finishes it"))
     if len(found["hosts"]) == 1:
         rows.append(("state", found["state"]))
-    report.data(report.table(rows))
+    report.data_table(rows)
     if len(found["hosts"]) > 1:
         report.data("")
-        report.data(report.table(_host_rows(found["hosts"]), _HOST_HEAD, right=(4,)))
+        report.data_table(_host_rows(found["hosts"]), _HOST_HEAD, right=(4,))
     if world.history.runs:
         report.data("")
-        report.data(report.table(_run_rows(world), _RUN_HEAD))
+        report.data_table(_run_rows(world), _RUN_HEAD)
 
 
 _HOST_HEAD = ("host", "serves", "state", "standby", "free MiB")
@@ -176,6 +296,50 @@ def _run_rows(world: World) -> list[tuple[str, ...]]:
         took = report.seconds(run.seconds) if run.outcome else ""
         rows.append((when(run.began), what, run.outcome or "open", took, run.by))
     return rows
+
+
+def _maintenance_rows(closure: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
+    until = closure["until"]
+    ends = f", announced until {when(until)}" if until else ""
+    late = " (over)" if until and until < time.time() else ""
+    return [
+        ("page", f"since {when(closure['since'])} by {closure['by']}{ends}{late}"),
+        ("", f"people read: {closure['message']}"),
+        ("", f"inv maintenance off --env {name}"),
+    ]
+
+
+def _glance_row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    if "current" not in found:
+        return (name, "", "", "", "", f"{found['verdict']}: {found['said']}")
+    came = found["traffic"] or {}
+    well = [host for host in found["hosts"] if host["alive"] and not host["drift"]]
+    since = _ago(came["since"]) if came else ""
+    many = f"{len(well)} of {len(found['hosts'])}"
+    plain = found["verdict"] == "healthy"
+    said = "healthy" if plain else f"{found['verdict']}: {found['said']}"
+    return (name, found["current"] or "", since, came.get("by", ""), many, said)
+
+
+def _tones(found: Mapping[str, Mapping[str, Any]]) -> dict[int, str]:
+    """Return the colour of each row that needs one."""
+    tones = {"maintenance": "yellow", "not set up": "dim", "nothing": "dim"}
+    tones |= dict.fromkeys(ILL, "red")
+    verdicts = [each["verdict"] for each in found.values()]
+    return {n: tones[said] for n, said in enumerate(verdicts) if said in tones}
+
+
+def _ago(at: float) -> str:
+    """Return how long ago a moment was: the two largest units."""
+    left = max(0, int(time.time() - at))
+    for size, unit, small, smaller in (
+        (86_400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if left >= size:
+            return f"{left // size} {unit} {left % size // small} {smaller}"
+    return f"{left} s"
 
 
 def when(at: float) -> str:

@@ -44,11 +44,11 @@ def said(state: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[
 
 def test_logs_are_merged_by_time_and_a_traceback_stays_whole(said) -> None:
     assert said() == [
-        "v2   | 2026-03-01T12:00:01.000Z a of 2",
-        "v10  | 2026-03-01 12:00:02.5Z ERROR a of 10",
-        "v10  | Traceback",
-        "v10  |   boom",
-        "v2   | 2026-03-01T12:00:03Z b of 2",
+        "v2  | 2026-03-01T12:00:01.000Z a of 2",
+        "v10 | 2026-03-01 12:00:02.5Z ERROR a of 10",
+        "v10 | Traceback",
+        "v10 |   boom",
+        "v2  | 2026-03-01T12:00:03Z b of 2",
     ]
 
 
@@ -63,7 +63,7 @@ def test_a_text_is_looked_for_in_whole_entries(said) -> None:
 
 def test_what_is_older_is_left_out(said) -> None:
     assert said(since="2026-03-01T12:00:02.9Z") == [
-        "v2   | 2026-03-01T12:00:03Z b of 2"
+        "v2  | 2026-03-01T12:00:03Z b of 2"
     ]
 
 
@@ -145,8 +145,8 @@ def test_following_sees_what_comes_and_releases_that_come(state: Path) -> None:
     new = follower.stdout.readline()
     follower.send_signal(signal.SIGINT)
     _, err = follower.communicate(timeout=10)
-    assert first[0].startswith("v10  |") and first[3].startswith("v2   |")
-    assert new == "v11  | 2026-03-01T12:00:05Z new\n"
+    assert first[0].startswith("v10 |") and first[3].startswith("v2  |")
+    assert new == "v11 | 2026-03-01T12:00:05Z new\n"
     assert (follower.returncode, err) == (130, "")
 
 

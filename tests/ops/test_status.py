@@ -1,0 +1,112 @@
+"""The verdict on an environment, from what was found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ops import status
+from ops.errors import Refused, StepFailed
+from ops.history import History, Run
+
+HOST = {
+    "name": "one",
+    "unreachable": "",
+    "current": "v2",
+    "alive": True,
+    "drift": False,
+    "behind": 0,
+    "shut": False,
+}
+FOUND: dict[str, Any] = {
+    "environment": "staging",
+    "url": "http://x/",
+    "current": "v2",
+    "problem": "",
+    "checks": {"database": True},
+    "hosts": [HOST, {**HOST, "name": "two"}],
+    "unfinished": None,
+    "torn_journal_lines": 0,
+    "maintenance": None,
+    "traffic": {"since": 0.0, "by": "ann@laptop", "op": "deploy", "run": "r"},
+}
+SHUT = {"maintenance": {"message": "soon"}, "hosts": [{**HOST, "shut": True}]}
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "said"),
+    [
+        ({}, "healthy", "v2 serves on 2 hosts"),
+        ({"hosts": [HOST]}, "healthy", "v2 serves"),
+        (SHUT, "maintenance", "v2 serves behind the maintenance page"),
+        ({"current": None}, "nothing", "nothing is deployed on staging"),
+        ({"problem": "GET /readyz: status 503"}, "down", "GET /readyz: status 503"),
+        ({"unfinished": "r9"}, "degraded", "run r9 was left unfinished"),
+        ({"torn_journal_lines": 1}, "degraded", "1 lines of the journal are damaged"),
+        ({"checks": {"database": False}}, "degraded", "its check database fails"),
+    ],
+)
+def test_the_verdict_of_an_environment(
+    found: dict[str, Any], verdict: str, said: str
+) -> None:
+    there = status.judge({**FOUND, **found})
+    assert there[0] == verdict and there[1].endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ({"unreachable": "no connection"}, "two is out of reach"),
+        ({"alive": False}, "nothing serves on two"),
+        ({"drift": True, "current": "v1"}, "two serves v1"),
+        ({"behind": 4}, "two lacks 4 lines of the journal"),
+        ({"shut": True}, "two shows the maintenance page"),
+    ],
+)
+def test_one_host_that_is_not_as_the_others_is_named(
+    host: dict[str, Any], said: str
+) -> None:
+    hosts = [HOST, {**HOST, "name": "two", **host}]
+    assert status.judge({**FOUND, "hosts": hosts}) == (
+        "degraded",
+        f"v2 serves, but {said}",
+    )
+
+
+def test_all_that_is_not_well_ends_with_1() -> None:
+    for verdict, kind in (("nothing", Refused), ("down", StepFailed)):
+        with pytest.raises(kind) as raised:
+            status._raise({**FOUND, "verdict": verdict, "said": "x"})
+        assert raised.value.code == 1 and "--env staging" in raised.value.next
+    status._raise({**FOUND, "verdict": "maintenance", "said": "x"})
+
+
+def test_a_release_has_traffic_since_the_last_run_that_gave_it_some() -> None:
+    def run(id: str, op: str, release: int, outcome: str = "good") -> Run:
+        return Run(id, op, release, None, 10.0, by="ann", outcome=outcome, seconds=2.0)
+
+    runs = (run("a", "deploy", 1), run("b", "deploy", 2), run("c", "rollback", 1))
+    history = History(
+        (*runs, run("d", "deploy", 3, "reverted"), run("e", "restart", 1))
+    )
+    assert status._traffic(history.arrival(1)) == {
+        "since": 12.0,
+        "by": "ann",
+        "op": "rollback",
+        "run": "c",
+    }
+    assert status._traffic(history.arrival(3)) is None
+
+
+def test_every_environment_has_a_row_also_without_hosts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    monkeypatch.setenv("MLTRADING_STATE", str(tmp_path))
+    for name in ("MLTRADING_STAGING_HOSTS", "MLTRADING_PROD_HOSTS"):
+        monkeypatch.delenv(name, raising=False)
+    status.show_all()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["local", "staging", "prod"]
+    assert "nothing is deployed on local" in lines[1]
+    assert lines[3].endswith("not set up: MLTRADING_PROD_HOSTS is not set")
