@@ -62,9 +62,7 @@ def test_a_text_is_looked_for_in_whole_entries(said) -> None:
 
 
 def test_what_is_older_is_left_out(said) -> None:
-    assert said(since="2026-03-01T12:00:02.9Z") == [
-        "v2  | 2026-03-01T12:00:03Z b of 2"
-    ]
+    assert said(since="2026-03-01T12:00:02.9Z") == ["v2  | 2026-03-01T12:00:03Z b of 2"]
 
 
 def test_a_line_is_an_object_of_json(said) -> None:
