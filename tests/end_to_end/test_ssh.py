@@ -45,6 +45,13 @@ class Staging(Project):
     def environ(self, **more: str) -> dict[str, str]:
         return super().environ(**{**self.variables, **more})
 
+    def configure(self, old: str, new: str) -> None:
+        """Commit a change of environments.toml, and with it a new artefact."""
+        file = self.folder / "ops" / "environments.toml"
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+        self.change()
+
     def deploy(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         return self.inv("deploy", "--env", "staging", *words, **more)
 
@@ -269,6 +276,35 @@ def test_a_host_that_is_out_of_reach_stops_a_deploy_before_anything_is_touched(
     assert took < 40
     assert soon(lambda: version(staging.two) == before[1])
     assert staging.deploy().returncode == 0
+
+
+def test_a_host_that_was_away_is_told_what_it_missed_and_brought_along(
+    staging: Staging,
+) -> None:
+    staging.configure("max_unavailable = 0", "max_unavailable = 1")
+    old = version(staging.two)
+    staging.two.unplug()
+    try:
+        without = staging.deploy()
+    finally:
+        staging.two.plug()
+    assert without.returncode == 0, without.stderr
+    assert f"{staging.two.address} is left out" in without.stderr
+    assert soon(lambda: version(staging.two) == old)
+    new = version(staging.one)
+    shown = staging.inv("status", "--env", "staging")
+    assert shown.returncode == 1 and new != old
+    assert f"{staging.two.address} has {old}" in shown.stderr
+    assert "drifted, lacks" in shown.stdout
+    refused = staging.inv("up", "--env", "staging")
+    assert "inv deploy --env staging" in refused.stderr
+    brought = staging.deploy()
+    staging.configure("max_unavailable = 1", "max_unavailable = 0")
+    assert brought.returncode == 0, brought.stderr
+    assert staging.current() == [new, new]
+    told = [[e["id"] for e in staging.events(host)] for host in staging.fleet.hosts]
+    assert sorted(told[0]) == sorted(told[1])
+    assert staging.inv("status", "--env", "staging").returncode == 0
 
 
 def test_a_cable_that_is_pulled_during_a_deploy_leaves_the_old_release(
