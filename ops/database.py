@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,11 @@ def reset(name: str, *, yes: bool = False, dry_run: bool = False) -> None:
         Refused: nobody confirmed, or nothing is deployed.
     """
     environment = load(name)
-    target = open_target(environment)
+    with closing(open_target(environment)) as target:
+        _reset(environment, target, yes, dry_run)
+
+
+def _reset(environment: Environment, target: Target, yes: bool, dry_run: bool) -> None:
     backup = _backup_path(environment)
     seed = f"{environment.seed} data put in" if environment.seed else "left empty"
     report.say(f"db-reset {environment.name}", "bold")

@@ -12,7 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ops import environment as environments
@@ -159,10 +159,22 @@ def acting(
     *,
     minority: bool = False,
 ) -> Iterator[World]:
-    """Hold the lease, finish what was left open, and give the world as it is."""
-    if dry_run:
-        yield target.observe()
-        return
+    """Hold the lease, finish what was left open, and give the world as it is.
+
+    What was connected is let go of at the end, however it ends.
+    """
+    with closing(target):
+        if dry_run:
+            yield target.observe()
+            return
+        with _leased(target, environment, doing, wait, minority) as world:
+            yield world
+
+
+@contextmanager
+def _leased(
+    target: Target, environment: Environment, doing: str, wait: float, minority: bool
+) -> Iterator[World]:
     if environment.target != "local":
         # Here, while the hosts are still being connected to.
         from ops.alerts import outbox

@@ -232,8 +232,16 @@ def plan_down(world: World, environment: Environment) -> Plan:
         for slot in host.slots:
             if slot.processes:
                 steps.append(_stop(host, slot.number, environment))
-    note = () if steps else ("nothing runs",)
-    return Plan("down", environment.name, tuple(steps), None, world.current, note)
+    notes = [
+        f"{host.name} is left as it is ({host.unreachable})"
+        for host in world.hosts
+        if host.unreachable
+    ]
+    if not steps:
+        notes.append("nothing runs")
+    return Plan(
+        "down", environment.name, tuple(steps), None, world.current, tuple(notes)
+    )
 
 
 def retained(world: World, host: Host, keep: int, also: set[int | None]) -> set[int]:

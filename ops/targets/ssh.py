@@ -285,9 +285,6 @@ class SshTarget:
             if said["epoch"] != epoch or said["key"] != key:
                 # Under the epoch that it has itself; from then on under that of all.
                 member.ask("adopt", under=said["epoch"], epoch_of_all=epoch, key=key)
-        for name in away:
-            # One that comes back while we act joins in.
-            self.members[name].held = (doing, by, epoch)
 
     def _enough(self, held: Collection[str]) -> bool:
         return self.minority or quorum.enough(list(self.members), held)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ops.delivery import acting
 from ops.errors import Locked, Refused
 from ops.targets.link import Unreachable
 from ops.targets.ssh import SshTarget
@@ -229,3 +230,24 @@ def test_a_host_that_is_lost_while_its_journal_is_read_is_out_of_reach(
     found = {host.name: host.unreachable for host in target.observe().hosts}
     assert found["a"] == "the agent ended"
     assert not found["b"]
+
+
+# Connections -------------------------------------------------------------------------
+
+
+def test_whatever_ends_a_command_its_connections_are_closed(fleet: Fleet) -> None:
+    for dry_run in (False, True):
+        target = fleet.target()
+        with pytest.raises(Refused, match="changed"):
+            with acting(target, fleet.environment, "a deploy", 0.0, dry_run):
+                raise Refused("changed my mind")
+        assert [m.link.lost for m in target.members.values()] == ["closed"] * 3
+
+
+def test_a_command_that_is_kept_out_closes_its_connections_too(fleet: Fleet) -> None:
+    first, second = take(fleet.target()), fleet.target()
+    with pytest.raises(Locked):
+        with acting(second, fleet.environment, "a deploy", 0.0, False):
+            raise AssertionError("two act")
+    assert all(m.link.lost for m in second.members.values())
+    assert not any(m.link.lost for m in first.members.values())
