@@ -27,6 +27,7 @@ FOUND: dict[str, Any] = {
     "checks": {"database": True},
     "hosts": [HOST, {**HOST, "name": "two"}],
     "unfinished": None,
+    "lease": None,
     "torn_journal_lines": 0,
     "maintenance": None,
     "traffic": {"since": 0.0, "by": "ann@laptop", "op": "deploy", "run": "r"},
@@ -72,6 +73,12 @@ def test_one_host_that_is_not_as_the_others_is_named(
         "degraded",
         f"v2 serves, but {said}",
     )
+
+
+def test_no_host_is_behind_while_its_journal_is_being_written() -> None:
+    hosts = [HOST, {**HOST, "name": "two", "behind": 1}]
+    found = {**FOUND, "hosts": hosts, "lease": {"by": "ann@laptop"}}
+    assert status.judge(found)[0] == "healthy"
 
 
 def test_all_that_is_not_well_ends_with_1() -> None:
