@@ -25,10 +25,13 @@ def setup(c, yes=False, dry_run=False):
     help={
         "env": "environment, a row of ops/environments.toml",
         "hosts": "comma-separated user@host:port; default: the environment's own",
+        "role": "app, balancer or database: what the hosts are for",
         "user": "who may prepare a host: root, or a user with sudo",
         "door": "nginx or none",
         "port": "port of the front door; 0 is the environment's own",
         "key": "public key that may log in as deploy; default: your ed25519 key",
+        "listen": "address that a database listens on; default: the host's",
+        "url-file": "file for the database's address, which holds its password",
         "yes": "do not ask",
         **_DRY,
     }
@@ -37,10 +40,13 @@ def host_setup(
     c,
     env,
     hosts="",
+    role="app",
     user="root",
     door="nginx",
     port=0,
     key="",
+    listen="",
+    url_file="",
     yes=False,
     dry_run=False,
 ):
@@ -50,10 +56,13 @@ def host_setup(
     prepare(
         env,
         hosts,
+        role=role,
         user=user,
         door=door,
         port=port or None,
         key=key,
+        listen=listen,
+        url_file=url_file,
         dry_run=dry_run,
         yes=yes,
     )
@@ -174,17 +183,36 @@ def ci(c):
         **_ENV,
         "port": "port of the local front door, 0 picks a free one",
         "force": "deploy even when nothing changed",
+        "canary": "shares that a first host gets and is watched with: 10%,50%",
+        "allow-inconclusive": "go on where a canary gets too few requests to judge by",
         "wait": "seconds to wait for whoever holds the lease",
         **_DRY,
         **_JSON,
     }
 )
-def deploy(c, env="local", port=None, force=False, wait=0, dry_run=False, json=False):
+def deploy(
+    c,
+    env="local",
+    port=None,
+    force=False,
+    canary="",
+    allow_inconclusive=False,
+    wait=0,
+    dry_run=False,
+    json=False,
+):
     """Put this checkout in front of the users: prove, build, boot, gate, switch."""
     from ops import delivery
 
     delivery.deploy(
-        env, port=port, force=force, wait=wait, dry_run=dry_run, as_json=json
+        env,
+        port=port,
+        force=force,
+        canary=canary,
+        allow_inconclusive=allow_inconclusive,
+        wait=wait,
+        dry_run=dry_run,
+        as_json=json,
     )
 
 

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from ops import environment as environments
 from ops import preflight, report
+from ops.canary import parse as shares_of
 from ops.command import Secret
 from ops.environment import ROOT, Environment
 from ops.errors import Refused, StepFailed, Usage
 from ops.maintenance import notice, settle
-from ops.plan import Plan, plan_deploy, plan_down, plan_rollback, plan_up
+from ops.plan import plan_deploy, plan_down, plan_rollback, plan_up
 from ops.preflight import Check
 from ops.release import Release, config_digest, environment_hash, parse_number
 from ops.rollout import Rollout, Shipment, recover, signals_interrupt
+from ops.rotation import refuse_canary
+from ops.step import Plan
 from ops.targets import open_target
 from ops.targets.agent import base_python
 from ops.targets.target import Target
@@ -42,9 +45,12 @@ def deploy(
     dry_run: bool = False,
     as_json: bool = False,
     wait: float = 0.0,
+    canary: str = "",
+    allow_inconclusive: bool = False,
 ) -> None:
     """Prove, build, stage, boot, gate, switch, smoke: the whole way to the users."""
     begun = time.monotonic()
+    shares = shares_of(canary)
     environment = load(name, port)
     environment.require(os.environ)
     target = open_target(environment)
@@ -54,9 +60,18 @@ def deploy(
         _proving(environment) as proved,
         acting(target, environment, "a deploy", wait, dry_run) as world,
     ):
+        if shares:
+            refuse_canary(world, environment)
         artefact = _fit(environment, target, proved)
         shipment = _shipment(environment, target, world, artefact)
-        plan = plan_deploy(world, shipment.release, environment, force=force)
+        plan = plan_deploy(
+            world,
+            shipment.release,
+            environment,
+            force=force,
+            canary=shares,
+            allow_inconclusive=allow_inconclusive,
+        )
         if _shown(plan, dry_run=dry_run, as_json=as_json):
             return
         record = world.record(plan.release) if plan.op == "converge" else None

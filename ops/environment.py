@@ -83,14 +83,19 @@ class Address:
 class Fleet:
     """How an ssh environment is found, and what a release may use on a host.
 
-    `hosts` and `url` are names of variables of the deployer's environment, so that a
-    clone needs no edit; `root` is below the home folder on the hosts, `memory` in MiB.
+    `hosts`, `balancers` and `url` are names of variables of the deployer's environment,
+    so that a clone needs no edit; `root` is below the home folder on the hosts,
+    `memory` in MiB, `leave` and `canary` in seconds, `public` the balancers' port.
     """
 
     hosts: str
     url: str
     root: str
     memory: int
+    balancers: str
+    public: int
+    leave: int
+    canary: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,19 @@ class Environment:
         """
         variable = self.fleet.hosts if self.fleet else ""
         listed = self._said(environ, variable)
+        return self._addresses(listed, variable)
+
+    def balancers(self, environ: Mapping[str, str]) -> tuple[Address, ...]:
+        """Return where the balancers of an ssh environment are; none when unset.
+
+        Raises:
+            Usage: the variable that lists them holds something else.
+        """
+        variable = self.fleet.balancers if self.fleet else ""
+        listed = environ.get(variable, "").strip()
+        return self._addresses(listed, variable) if listed else ()
+
+    def _addresses(self, listed: str, variable: str) -> tuple[Address, ...]:
         words = [word.strip() for word in listed.split(",")]
         found = tuple(Address.parse(word, variable) for word in words if word)
         if not found or len({address.name for address in found}) != len(found):
@@ -382,9 +400,10 @@ def _fleet(row: Mapping[str, Any], at: Any) -> Fleet:
         return at("fleet", name)
 
     table = _typed(row, "fleet", dict, "a table", at)
-    _refuse_unknown(table, ("hosts", "url", "root", "memory"), inside)
+    _refuse_unknown(table, tuple(field.name for field in fields(Fleet)), inside)
     for key, pattern, allowed in (
         ("hosts", r"[A-Z][A-Z0-9_]*", "the name of a variable"),
+        ("balancers", r"[A-Z][A-Z0-9_]*", "the name of a variable"),
         ("url", r"[A-Z][A-Z0-9_]*", "the name of a variable"),
         ("root", r"\w[\w-]*(/\w[\w-]*)+", "a folder below the home folder: a/b"),
     ):
@@ -395,8 +414,16 @@ def _fleet(row: Mapping[str, Any], at: Any) -> Fleet:
                 where=inside(key),
                 allowed=allowed,
             )
-    memory = _integer(table, "memory", inside, low=64, high=1_000_000)
-    return Fleet(table["hosts"], table["url"], table["root"], memory)
+    return Fleet(
+        hosts=table["hosts"],
+        url=table["url"],
+        root=table["root"],
+        memory=_integer(table, "memory", inside, low=64, high=1_000_000),
+        balancers=table["balancers"],
+        public=_integer(table, "public", inside, high=65535),
+        leave=_integer(table, "leave", inside, high=600),
+        canary=_integer(table, "canary", inside),
+    )
 
 
 def _record(kind: type, row: Mapping[str, Any], key: str, at: Any) -> Any:

@@ -7,57 +7,14 @@ tests/cases/*.json, one case a rule.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ops import rotation
 from ops.environment import Environment
 from ops.errors import Refused, Usage, port_taken
 from ops.release import Release, Schema
+from ops.step import SWITCH, Plan, Step
 from ops.world import Host, World
-
-# The steps before this one leave traffic alone; a failure after it needs a revert.
-SWITCH = "switch"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One intention on one host: a verb of the house, a release, a sentence.
-
-    Steps of one `stage` may go on side by side on different hosts, in order on each.
-    `against` is the release to compare with; `within` the revisions that a migration
-    may bring the database to, such as 0001-0099.
-    An `optional` step may fail without making the deploy fail: traffic is safe.
-    """
-
-    verb: str
-    host: str
-    text: str
-    release: int | None = None
-    budget: float = 10.0
-    optional: bool = False
-    stage: int = 0
-    against: int | None = None
-    within: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Ordered intentions, printable; `release` gets traffic, `previous` had it."""
-
-    op: str
-    environment: str
-    steps: tuple[Step, ...]
-    release: int | None = None
-    previous: int | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def empty(self) -> bool:
-        return not self.steps
-
-    @property
-    def hosts(self) -> frozenset[str]:
-        """The hosts that something is done on."""
-        return frozenset(step.host for step in self.steps)
 
 
 def plan_deploy(
@@ -66,15 +23,25 @@ def plan_deploy(
     environment: Environment,
     *,
     force: bool = False,
+    canary: tuple[int, ...] = (),
+    allow_inconclusive: bool = False,
 ) -> Plan:
     """Return the plan that puts a release in front of the users.
+
+    `canary`: shares of the traffic (percent) with which the first host is watched, one
+    after the other, before the others move. `allow_inconclusive`: with too little
+    traffic to judge by it goes on.
 
     Raises:
         Refused: a host is not fit: no space, or its port belongs to somebody else; or
             the database would not fit this release, or one that may get traffic again.
+        Usage: shares of the traffic, and nobody who could give them.
     """
     number, previous = release.number, world.current
     hosts, notes = _reached(world, environment, most=environment.max_unavailable)
+    if canary:
+        rotation.refuse_canary(world, environment)
+    notes += rotation.hindrances(world)
     for host in hosts:
         _refuse_unfit(host, environment)
         if not force:
@@ -92,7 +59,17 @@ def plan_deploy(
         [_prepare(host, release, environment) for host in hosts],
         [[_migrate(hosts[0], number, environment, within)]],
         [_try(host, number, environment, boot=True) for host in hosts],
-        *_moves(hosts, number, previous, environment, watched=True),
+        *_moves(
+            hosts,
+            number,
+            previous,
+            environment,
+            watched=True,
+            balanced=bool(world.balancers),
+            room=rotation.room(world, environment),
+            canary=canary,
+            strict=not allow_inconclusive,
+        ),
         [_tidy(world, host, keep=keep, environment=environment) for host in hosts],
     ]
     return Plan(
@@ -145,11 +122,15 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
     """Return the plan that finishes what a dead deployer left open, None if nothing.
 
     Forward when traffic has already moved (the gates are asked again, and a no goes
-    back), else back: the new release is stopped, the old one was never touched.
+    back), else back: the new release is stopped, the old one was never touched. A
+    canary that was not watched to its end goes back too. In all cases hosts return to
+    the rotation of their balancers, also those that a finished run has left out of it.
     """
     left = world.history.open
     if left is None:
-        return None
+        steps = tuple(rotation.settled(world))
+        notes = ("the balancers send less to a host than they should",)
+        return Plan("balance", environment.name, steps, notes=notes) if steps else None
     notes = (f"{left.op} {left.id} of {left.by or 'somebody'} was left unfinished",)
     ships = left.op in ("deploy", "rollback") and left.release is not None
     moved = ships and any(host.current == left.release for host in world.reached)
@@ -158,18 +139,26 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
         # The line that named it is lost: the last release that kept traffic.
         others = [n for n in world.history.traffic if n != left.release]
         previous = others[-1] if others else None
-    stages: list[list[list[Step]]] = []
-    if moved and left.release is not None:
+    settle = [rotation.settled(world)]
+    stages: list[list[list[Step]]] = [settle]
+    steps = [name for name, _, how in left.steps if how == "done"]
+    if moved and "share" in steps and "even" not in steps:
+        text = f"v{left.release} was not watched to its end"
+        refuse = Step("refuse", world.reached[0].name, text, left.release)
+        stages = [[[refuse]], settle]
+    elif moved and left.release is not None:
         tries = []
         for host in world.reached:
             slot = host.slot(left.release)
             cold = slot is None or not slot.alive
             tries.append(_try(host, left.release, environment, boot=cold))
-        stages = [tries, *_moves(world.reached, left.release, previous, environment)]
+        moves = _moves(world.reached, left.release, previous, environment)
+        stages = [tries, *moves, settle]
     elif left.op == "deploy" and left.release is not None:
-        stages = [[[_stop(host, left.release, environment)] for host in world.reached]]
+        stops = [[_stop(host, left.release, environment)] for host in world.reached]
+        stages = [settle, stops]
     elif left.op == "db-reset" and world.current is not None:
-        stages = [[[_migrate(world.serving[0], world.current, environment)]]]
+        stages = [settle, [[_migrate(world.serving[0], world.current, environment)]]]
     release = left.release if moved else None
     return Plan(
         f"recover {left.op}",
@@ -449,28 +438,77 @@ def _moves(
     environment: Environment,
     *,
     watched: bool = False,
+    balanced: bool = False,
+    room: int = 0,
+    canary: tuple[int, ...] = (),
+    strict: bool = True,
 ) -> list[list[list[Step]]]:
     """Return the switches: one host first, then the others batch by batch.
 
-    A host where traffic has moved already is only asked again.
+    A host where traffic has moved already is only asked again. Behind balancers each
+    host leaves them before its switch, at most `room` at once, and joins them after
+    its smoke.
     """
     size = environment.batch or len(hosts)
+    size = min(size, room) if room else size
     batches = [hosts[:1]]
     batches += [hosts[at : at + size] for at in range(1, len(hosts), size)]
     stages = []
-    for batch in batches:
+    for at, batch in enumerate(batches):
+        later = [host for each in batches[at + 1 :] for host in each]
+        peers = tuple(host.name for host in later if _still(host, previous, number))
+        first = canary if not at else ()
         lanes = []
         for host in batch:
             came = "" if previous in (None, number) else f" (from v{previous})"
             text = f"move traffic to v{number}{came}"
-            there = host.current == number
-            lane = [] if there else [Step(SWITCH, host.name, text, number)]
+            lane = [rotation.share(host, first[0])] if first else []
+            if host.current != number:
+                if room and rotation.serves(host):
+                    lane.append(rotation.leave(host, number, environment))
+                lane.append(Step(SWITCH, host.name, text, number))
             lane.append(_smoke(host, number, environment))
-            if environment.budget.watch and watched:
-                lane.append(_watch(host, number, environment))
+            if balanced:
+                lane.append(rotation.join(host, number))
+            seconds = environment.budget.watch if watched and not first else 0
+            if seconds:
+                lane.append(_watch(host, number, previous, seconds, peers))
+            if first:
+                lane += _canary(
+                    host, number, previous, environment, peers, first, strict
+                )
             lanes.append(lane)
         stages.append(lanes)
     return stages
+
+
+def _canary(
+    host: Host,
+    number: int,
+    previous: int | None,
+    environment: Environment,
+    peers: tuple[str, ...],
+    shares: tuple[int, ...],
+    strict: bool,
+) -> list[Step]:
+    """Return the windows of a first host: more traffic after each that it passes."""
+    seconds = environment.fleet.canary if environment.fleet else 0
+    steps = []
+    for at, share in enumerate(shares):
+        if at:
+            steps.append(rotation.share(host, share))
+        watch = _watch(host, number, previous, seconds, peers)
+        steps.append(replace(watch, share=share, strict=strict))
+    return [*steps, rotation.even(host)]
+
+
+def _still(host: Host, previous: int | None, number: int) -> bool:
+    """Say whether a host serves the old release until its turn comes."""
+    return (
+        previous not in (None, number)
+        and host.current == previous
+        and rotation.serves(host)
+    )
 
 
 def _smoke(host: Host, number: int, environment: Environment) -> Step:
@@ -478,13 +516,20 @@ def _smoke(host: Host, number: int, environment: Environment) -> Step:
     return Step("smoke", host.name, text, number, environment.budget.smoke)
 
 
-def _watch(host: Host, number: int, environment: Environment) -> Step:
+def _watch(
+    host: Host,
+    number: int,
+    previous: int | None,
+    seconds: int,
+    peers: tuple[str, ...],
+) -> Step:
     slot = host.slot(host.current)
     against = slot.number if slot and slot.alive and slot.number != number else None
-    seconds = environment.budget.watch
+    against = previous if peers else against
     old = f" with v{against}" if against else ""
-    text = f"compare v{number}{old} for {seconds} s"
-    return Step("watch", host.name, text, number, seconds, against=against)
+    where = f" on {', '.join(peers)}" if peers else ""
+    text = f"compare v{number}{old}{where} for {seconds} s"
+    return Step("watch", host.name, text, number, seconds, against=against, peers=peers)
 
 
 def _tidy(

@@ -29,9 +29,12 @@ from ops.errors import (
     RevertFailed,
     StepFailed,
 )
-from ops.plan import SWITCH, Plan, Step, plan_recover
+from ops.plan import plan_recover
 from ops.release import Release
+from ops.rotation import settled
+from ops.step import SWITCH, Plan, Step
 from ops.targets.target import Target
+from ops.window import Comparison
 from ops.world import World
 
 _PAUSE = 0.05
@@ -74,6 +77,7 @@ class Rollout:
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     moved: bool = False
     booted: bool = False
+    turned: bool = False
     steps: list[dict[str, Any]] = field(default_factory=list)
     _many: bool = False
     _writing: threading.Lock = field(default_factory=threading.Lock)
@@ -152,6 +156,8 @@ class Rollout:
         begun = time.monotonic()
         if step.verb == SWITCH:
             self.moved = True
+        if step.verb in ("leave", "share", "refuse"):
+            self.turned = True
         try:
             self._record(plan, "intent", step)
             facts = self._act(step)
@@ -166,7 +172,9 @@ class Rollout:
                 return
             self._tell(step, "failed", step.text, took)
             raise
-        self._tell(step, "ok", _told(step, facts), took)
+        missed = "; ".join(f"{n}: {why}" for n, why in facts.get("missed", {}).items())
+        text = f"{step.text}; missed {missed}" if missed else _told(step, facts)
+        self._tell(step, "warned" if missed else "ok", text, took)
 
     def _act(self, step: Step) -> dict[str, Any]:
         act, number, budget = self.target.act, step.release, step.budget
@@ -211,6 +219,16 @@ class Rollout:
                 return act(step.host, "switch", number=number)
             case "smoke":
                 return self._smoke(step)
+            case "leave":
+                return self._leave(step)
+            case "join":
+                return act(step.host, "join", well=number is not None)
+            case "share":
+                return self._share(step)
+            case "even":
+                return act(step.host, "share", share=None)
+            case "refuse":
+                raise GateFailed(step.text, where=step.host, next="inv deploy again")
             case "reload":
                 return act(step.host, "reload", number=number, timeout=budget)
             case "watch":
@@ -271,8 +289,53 @@ class Rollout:
             return {**_until_yes(version, ask, step)[0], "asked": len(version)}
         return {"rounds": 1, "asked": self._ask_pages(ask, step, version)}
 
+    # The rotation of balancers ---------------------------------------------------
+
+    def _leave(self, step: Step) -> dict[str, Any]:
+        """Take a host out of rotation: the release that serves there, and the new one.
+
+        Both, as balancers that we can't speak with ask whichever has traffic.
+        """
+        world = self.target.observe()
+        host = next(host for host in world.hosts if host.name == step.host)
+        numbers = [n for n in (host.current, step.release) if n is not None]
+        return self.target.act(step.host, "leave", numbers=numbers, timeout=step.budget)
+
+    def _share(self, step: Step) -> dict[str, Any]:
+        """Give a host its share of the traffic.
+
+        Raises:
+            StepFailed: a balancer did not, so nobody knows what the host gets.
+        """
+        facts = self.target.act(step.host, "share", share=step.share)
+        for name, why in facts.get("missed", {}).items():
+            raise StepFailed(
+                f"balancer {name} did not share the traffic: {why}",
+                where=step.host,
+                next="deploy without --canary, or mend the balancer",
+            )
+        return facts
+
+    def _settle(self) -> str:
+        """Put every host back into rotation; return what is doubtful about it."""
+        doubts = []
+        for step in settled(self.target.observe()):
+            try:
+                facts = self._act(step)
+                missed = "; ".join(facts.get("missed", {}))
+            except (OpsError, OSError) as error:
+                missed = str(error)
+            if missed:
+                doubts.append(f", but {step.host} could not {step.text}: {missed}")
+        return "".join(doubts)
+
+    # The watch -------------------------------------------------------------------
+
     def _watch(self, step: Step) -> dict[str, Any]:
-        """Compare what the new release counts with what the old one counted.
+        """Compare what the new release counts with what the old one does.
+
+        With too little traffic to judge by, a strict watch holds for one more window
+        and is a no then; any other goes on.
 
         It is asked what its gate asked too: who was well for a moment is found out.
 
@@ -282,34 +345,33 @@ class Rollout:
         number = _number(step)
         probes = probe.gate(f"v{number}", self._artefact(step.host, number))
         gate = [each.request for each in probes]
-        asked = Request("GET", "/metrics", headers={"Accept": "text/plain"})
 
-        def counted(answer: Answer) -> watch.Sample:
-            return watch.parse(answer.body.decode(errors="replace"))
+        def problem() -> str:
+            return probe.worst(probes, self.target.ask(step.host, number, gate))
 
-        old = watch.Sample()
-        if step.against:
-            old = counted(self.target.ask(step.host, step.against, [asked])[0])
-        before = counted(self.target.ask(step.host, number, [asked])[0])
-        until = time.monotonic() + step.budget
-        unwell = 0
-        while True:
-            left = until - time.monotonic()
-            answer, *answers = self.target.ask(step.host, number, [asked, *gate])
-            verdict = watch.judge(counted(answer).since(before), old)
-            problem = probe.worst(probes, answers)
-            unwell = unwell + 1 if problem else 0
-            if unwell >= watch.UNWELL:
-                verdict = watch.Verdict("FAIL", f"{problem}, {unwell} times in a row")
-            if verdict.state == "FAIL":
-                raise GateFailed(
-                    f"watch of v{number} said no: {verdict.said}",
-                    where=step.host,
-                    next=f"inv logs --release v{number}",
-                )
-            if left <= 0 and not problem:
-                return {"verdict": verdict.state, "said": verdict.said}
-            time.sleep(0.25 if problem else min(left, 1.0))
+        compared = Comparison(step, self._counted, problem)
+        verdict = compared.window()
+        if verdict.state == "INCONCLUSIVE" and step.strict:
+            self._tell(step, "warned", f"{verdict.said}; holding once more", 0.0)
+            verdict = compared.window()
+        if verdict.state == "FAIL" or (verdict.state != "PASS" and step.strict):
+            allow = "" if verdict.state == "FAIL" else "add --allow-inconclusive, or "
+            raise GateFailed(
+                f"watch of v{step.release} said no: {verdict.said}",
+                where=step.host,
+                next=f"{allow}inv logs --release v{step.release}",
+            )
+        return {"verdict": verdict.state, "said": verdict.said}
+
+    def _counted(self, host: str, number: int) -> watch.Sample | None:
+        """Return what a release has counted on a host, None where it does not say."""
+        asked = [Request("GET", "/metrics", headers={"Accept": "text/plain"})]
+        try:
+            (answer,) = self.target.ask(host, number, asked)
+        except StepFailed:
+            return None
+        text = answer.body.decode(errors="replace")
+        return watch.parse(text) if answer.status == 200 else None
 
     def _ask_pages(
         self,
@@ -360,6 +422,8 @@ class Rollout:
             if self.moved:
                 report.say("  putting traffic back", "yellow")
                 doubt = self._revert(plan)
+            if self.turned:
+                doubt += self._settle()
             if self._stops_new(plan):
                 budget = float(self.environment.budget.stop)
                 for host in {step.host for step in plan.steps}:
@@ -531,16 +595,21 @@ def recover(target: Target, environment: Environment, by: str) -> World:
             # Before anything else is written there: then no later line is without them.
             report.step("ok", "catch up", f"{host}: {lines} lines of the journal")
         plan = plan_recover(world, environment)
-        if plan is None or world.history.open is None:
+        if plan is None:
             return world
         report.say(f"  {plan.notes[0]}; putting it in order", "yellow")
-        rollout = Rollout(target, environment, by, id=world.history.open.id)
+        rollout = Rollout(target, environment, by)
+        if world.history.open:
+            rollout.id = world.history.open.id
         try:
             rollout.carry_out(plan)
         except RevertFailed:
             raise
         except OpsError as error:
             report.say(f"  {error.what}", "yellow")
+        if world.history.open is None:
+            # Only the balancers: what they don't obey stops nobody.
+            return target.observe()
     raise RevertFailed(
         "an unfinished run could not be finished",
         where=environment.name,
@@ -648,6 +717,8 @@ def _told(step: Step, facts: Mapping[str, Any]) -> str:
         case "reload":
             late = f", {facts['busy']} old still busy" if facts["busy"] else ""
             return f"{step.text}: {facts['renewed']} new{late}"
+        case "leave" if facts.get("busy"):
+            return f"{step.text}: {facts['busy']} still going on"
         case "watch":
             return f"{step.text}: {facts['verdict']}, {facts['said']}"
         case "front":

@@ -151,6 +151,7 @@ def look(environment: Environment, target: Target, world: World) -> dict[str, An
         "problem": problem,
         "checks": checks,
         "release": dataclasses.asdict(release) if release else None,
+        "balancers": {each.name: each.unreachable or "ok" for each in world.balancers},
         "processes": [pid for host in hosts for pid in host["processes"]],
         "standby": sorted({name for host in hosts for name in host["standby"]}),
         "kept": hosts[0]["kept"] if hosts else [],
@@ -218,6 +219,13 @@ def _host(host: Host, world: World) -> dict[str, Any]:
             "outdated": host.front.stale,
         },
         "free_disk_mib": host.free_disk,
+        "resting": host.resting,
+        "rotation": {
+            balancer.name: dataclasses.asdict(server)
+            for balancer in world.balancers
+            for server in balancer.servers
+            if server.name == host.name
+        },
     }
 
 
@@ -263,7 +271,8 @@ def _print(environment: Environment, world: World, found: dict[str, Any]) -> Non
     report.data_table(rows)
     if len(found["hosts"]) > 1:
         report.data("")
-        report.data_table(_host_rows(found["hosts"]), _HOST_HEAD, right=(4,))
+        head = (*_HOST_HEAD, *found["balancers"])
+        report.data_table(_host_rows(found), head, right=(4,))
     if world.history.runs:
         report.data("")
         report.data_table(_run_rows(world), _RUN_HEAD)
@@ -273,21 +282,42 @@ _HOST_HEAD = ("host", "serves", "state", "standby", "free MiB")
 _RUN_HEAD = ("when", "what", "how", "took", "by")
 
 
-def _host_rows(hosts: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def _host_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     rows = []
-    for host in hosts:
+    for host in found["hosts"]:
+        seen = tuple(
+            _seen(host, name, said) for name, said in found["balancers"].items()
+        )
         if host["unreachable"]:
-            rows.append((host["name"], "?", host["unreachable"], "", ""))
+            rows.append((host["name"], "?", host["unreachable"], "", "", *seen))
             continue
         state = "up" if host["alive"] else "DOWN"
         if host["drift"]:
             state += ", drifted"
         if host["behind"]:
             state += f", lacks {host['behind']} lines of the journal"
+        if host["resting"]:
+            state += ", resting"
         standby = ", ".join(host["standby"])
         free = f"{host['free_disk_mib']:,}"
-        rows.append((host["name"], host["current"] or "nothing", state, standby, free))
+        serves = host["current"] or "nothing"
+        rows.append((host["name"], serves, state, standby, free, *seen))
     return rows
+
+
+def _seen(host: dict[str, Any], balancer: str, said: str) -> str:
+    """Return how a balancer sees a host: its part of the sum of weights, or why none.
+
+    A balancer that can't be reached says why.
+    """
+    if said != "ok":
+        return said
+    server = host["rotation"].get(balancer)
+    if server is None:
+        return "not known there"
+    if server["state"] != "ready":
+        return {"drain": "left", "maint": "in maintenance"}[server["state"]]
+    return f"weight {server['weight']}" if server["up"] else "not ready"
 
 
 def _run_rows(world: World) -> list[tuple[str, ...]]:

@@ -1,15 +1,18 @@
 """Compare a new release with the old one by what both counted: pure.
 
-The rules: under `FEWEST` requests there is no verdict; a release fails when its share
-of server errors is a point above what is allowed, or when 95 of 100 requests are
-answered within twice the time of the old release and that is more than `SLOW`.
+The rules: under `FEWEST` requests there is no verdict, and an old release that counted
+fewer is not compared with. A release fails when its share of server errors is a point
+above the old one's, one error alone left aside, or when the time within which 95 of 100
+requests are answered is over twice the old one's and over `SLOW`. Before the window is
+over only what is clear counts: a share of errors that chance does not explain.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 FEWEST = 30
@@ -19,6 +22,10 @@ ERRORS = 0.01
 SLOW = 1.0
 # So many times in a row a watched release may not be live, ready and itself, less one.
 UNWELL = 2
+# Questions in a row without an answer after which a release counts as gone.
+SILENT = 3
+# Standard deviations between what is seen and what chance may explain.
+_CLEAR = 3.0
 
 _LINE = re.compile(r"^(\w+)\{([^}]*)\} ([0-9.eE+-]+|\+Inf)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -82,20 +89,44 @@ def parse(text: str) -> Sample:
     return Sample(answers, errors, dict(within))
 
 
-def judge(new: Sample, old: Sample) -> Verdict:
-    """Return the verdict on what a new release did, next to the old one's record."""
+def together(samples: Iterable[Sample]) -> Sample:
+    """Return what a release has counted on several hosts."""
+    answers = errors = 0.0
+    within: Counter[float] = Counter()
+    for sample in samples:
+        answers, errors = answers + sample.answers, errors + sample.errors
+        within.update(sample.within)
+    return Sample(answers, errors, dict(within))
+
+
+def judge(new: Sample, old: Sample, *, early: bool = False) -> Verdict:
+    """Return the verdict on what a new release did, next to what the old one did.
+
+    `early`: the window is not over, so only a clear no is a verdict.
+    """
     if new.answers < FEWEST:
         said = f"{new.answers:.0f} requests are too few to judge by (under {FEWEST})"
         return Verdict("INCONCLUSIVE", said)
+    if old.answers < FEWEST:
+        old = Sample()
     allowed = old.error_share + ERRORS
-    if new.error_share > allowed:
+    share = _least(new) if early else new.error_share
+    if share > allowed and new.errors > 1:
         said = f"{new.error_share:.1%} of answers are errors, allowed {allowed:.1%}"
         return Verdict("FAIL", said)
     slow = max(SLOW, 2 * old.p95)
-    if new.p95 > slow:
+    if new.p95 > slow and not early:
         said = f"95 of 100 answers take up to {new.p95:g} s, allowed {slow:g} s"
         return Verdict("FAIL", said)
     said = (
         f"{new.answers:.0f} requests, {new.error_share:.1%} errors, p95 {new.p95:g} s"
     )
     return Verdict("PASS", said)
+
+
+def _least(sample: Sample) -> float:
+    """Return the least share of errors that chance allows for (Wilson's bound)."""
+    n, share, z = sample.answers, sample.error_share, _CLEAR
+    middle = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle - spread) / (1 + z * z / n)

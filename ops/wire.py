@@ -145,6 +145,16 @@ def postgres(host: str, port: int, timeout: float = 3.0) -> str:
     return "" if said in (b"S", b"N") else "what answers is no PostgreSQL server"
 
 
+def address_of(name: str) -> str:
+    """Return the IPv4 address of a name, or the address itself.
+
+    Raises:
+        OSError: it has none.
+    """
+    found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
+    return str(found[0][4][0])
+
+
 def port_is_free(port: int) -> bool:
     """Say whether a loopback TCP port can be listened on."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:

@@ -50,6 +50,7 @@ class Host:
     is what an installed environment there depends on: version, machine, C library.
     `behind`: how many lines of the other hosts' journals this one lacks.
     `shut`: people get the maintenance page.
+    `resting`: a mark makes /readyz of its releases say no, so that balancers leave it.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Host:
     python: str = ""
     behind: int = 0
     shut: bool = False
+    resting: bool = False
 
     def slot(self, number: int | None) -> Slot | None:
         """Return the slot of a release, None where the host has none."""
@@ -70,12 +72,43 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """A host as a balancer sees it.
+
+    `state`: ready; drain, when the engine has taken it out; maint, when a person has.
+    `up`: its health check says yes. `usual` is the weight in the balancer's file,
+    `sessions` the requests that it is answering now.
+    """
+
+    name: str
+    state: str = "ready"
+    up: bool = True
+    weight: int = 100
+    usual: int = 100
+    sessions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """A balancer and the hosts that it sends users to; `unreachable` says why not."""
+
+    name: str
+    servers: tuple[Server, ...] = ()
+    unreachable: str = ""
+
+    def server(self, name: str) -> Server | None:
+        """Return a host as this balancer sees it, None where it does not know it."""
+        return next((server for server in self.servers if server.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """An environment as it is: its hosts and its history."""
+    """An environment as it is: its hosts, its balancers and its history."""
 
     environment: str
     hosts: tuple[Host, ...]
     history: History = field(default_factory=History)
+    balancers: tuple[Balancer, ...] = ()
 
     @property
     def reached(self) -> tuple[Host, ...]:
@@ -130,3 +163,14 @@ class World:
             if slot is not None and slot.release is not None:
                 return slot.release
         return None
+
+    def seen(self, name: str) -> tuple[Server, ...]:
+        """Return a host as each balancer that was reached sees it."""
+        found = [balancer.server(name) for balancer in self.balancers]
+        return tuple(server for server in found if server)
+
+    @property
+    def uneven(self) -> bool:
+        """Say whether a balancer gives a host more or less than its usual share."""
+        every = (server for each in self.balancers for server in each.servers)
+        return any(server.weight != server.usual for server in every)

@@ -24,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ops import environment, errors, machine, report
+from ops import environment, errors, machine, report, wire
 from ops.environment import Address
-from ops.hosts import plan
+from ops.hosts import balancer, database, password, plan
 from ops.hosts.plan import Facts, Step, Wish
 from ops.shell import Result
 from ops.targets import link
@@ -34,6 +34,10 @@ from ops.targets import link
 ON_HOST = Path(__file__).with_name("on_host.py")
 _HOME = re.compile(r"(/[A-Za-z0-9._-]+)+")
 _KINDS = re.compile(r"(sk-)?(ssh-(ed25519|rsa)|ecdsa-sha2-nistp[0-9]+)(@openssh\.com)?")
+_ROLES = {"app": "host", "balancer": "balancer", "database": "database"}
+_POSTGRESQL = 5432
+# After these steps more is seen of a host than before.
+_UNVEILING = ("packages", "postgresql")
 # Seconds that nginx may take until its workers are those of the new site.
 _SETTLE = 5.0
 
@@ -42,10 +46,13 @@ def host_setup(
     env: str,
     hosts: str = "",
     *,
+    role: str = "app",
     user: str = "root",
     door: str = "nginx",
     port: int | None = None,
     key: str = "",
+    listen: str = "",
+    url_file: str = "",
     dry_run: bool = False,
     yes: bool = False,
     environ: Mapping[str, str] = os.environ,
@@ -54,10 +61,12 @@ def host_setup(
     """Prepare hosts for an environment; a second run changes nothing.
 
     `hosts` are names or addresses with commas, each with `user@` or `:port` where that
-    differs; default: the environment's own. `user` logs in there: root, or one with
-    sudo that asks no password. `port` is the front door's, by default the one in
-    environments.toml. `key` is the file of the public key that may deploy. Returns
-    the names of the steps that were carried out on each host.
+    differs; default: the environment's own of that `role`. `user` logs in there: root,
+    or one with sudo that asks no password. `port` is the front door's, or the
+    balancer's, by default the one in environments.toml. `key` is the file of the
+    public key that may deploy. A database listens on `listen`, and its address with
+    the password goes to `url_file`, both with a default of their own. Returns the names
+    of the steps that were carried out on each host.
 
     Raises:
         Usage: a name, port or key that is not allowed.
@@ -65,8 +74,13 @@ def host_setup(
         StepFailed: a step failed, the ones before it stay done; run it again.
     """
     row = environment.load(env)
-    wish = wished(row, door=door, port=port, key=key)
-    places = addresses(hosts, user) if hosts else own_addresses(row, user, environ)
+    wish = wished(row, role=role, door=door, port=port, key=key, environ=environ)
+    places = (
+        addresses(hosts, user) if hosts else own_addresses(row, user, environ, role)
+    )
+    if role == "database":
+        wish = _database(wish, row, places, listen, environ)
+    prove = partial(_proving, row=row, url_file=url_file, environ=environ)
     with ExitStack() as opened, ThreadPoolExecutor(len(places)) as pool:
         lines = [opened.enter_context(Line(place, environ)) for place in places]
         seen = list(pool.map(lambda line: _look_first(line, wish), lines))
@@ -78,20 +92,27 @@ def host_setup(
         elif not dry_run:
             _agree(len(lines), yes, environ, ask)
         done = {
-            line.name: () if dry_run or not steps else _act(line, wish, facts)
+            line.name: () if dry_run or not steps else _act(line, wish, facts, prove)
             for line, facts, steps in zip(lines, seen, todo, strict=True)
         }
-    report.say(f"\n{plan.firewall(wish)}", "dim")
+    report.say(f"\n{_of(wish).firewall(wish)}", "dim")
     return done
 
 
 def wished(
-    row: environment.Environment, *, door: str, port: int | None, key: str
+    row: environment.Environment,
+    *,
+    role: str = "app",
+    door: str,
+    port: int | None,
+    key: str,
+    environ: Mapping[str, str] = os.environ,
 ) -> Wish:
     """Return what is asked for.
 
     Raises:
-        Usage: no fleet or door, a port out of range, no public key.
+        Usage: no fleet, role or door, a port out of range, no public key, or a
+            balancer without hosts behind it.
     """
     if row.fleet is None:
         raise errors.Usage(
@@ -99,7 +120,15 @@ def wished(
             where=f"--env {row.name}",
             allowed='environments whose target is "ssh"',
         )
-    port = row.port if port is None else port
+    if role not in plan.ROLES:
+        raise errors.Usage(
+            f'there is no role "{role}"',
+            where=f"--role {role}",
+            allowed=", ".join(plan.ROLES),
+        )
+    if port is None:
+        own = {"balancer": row.fleet.public, "database": _POSTGRESQL}
+        port = own.get(role, row.port)
     if door not in plan.DOORS:
         raise errors.Usage(
             f'there is no door "{door}"',
@@ -110,8 +139,16 @@ def wished(
         raise errors.Usage(
             f"{port} is no port", where="--port", allowed="a number from 1 to 65535"
         )
+    if role == "database":
+        # Nobody logs in there to deploy.
+        return Wish(row.name, "", row.fleet.root, door, port, role=role)
     line = public_key(Path(key or "~/.ssh/id_ed25519.pub"))
-    return Wish(row.name, line, row.fleet.root, door, port)
+    wish = Wish(row.name, line, row.fleet.root, door, port, role=role)
+    if role == "balancer":
+        behind = row.hosts(environ)
+        servers = tuple((each.name, f"{each.host}:{row.port}") for each in behind)
+        return replace(wish, servers=servers)
+    return replace(wish, balancers=tuple(b.host for b in row.balancers(environ)))
 
 
 def public_key(path: Path) -> str:
@@ -177,10 +214,96 @@ def addresses(hosts: str, user: str) -> tuple[Address, ...]:
 
 
 def own_addresses(
-    row: environment.Environment, user: str, environ: Mapping[str, str]
+    row: environment.Environment,
+    user: str,
+    environ: Mapping[str, str],
+    role: str = "app",
 ) -> tuple[Address, ...]:
-    """Return an environment's own hosts, to be entered by another user."""
-    return tuple(replace(address, user=user) for address in row.hosts(environ))
+    """Return an environment's own hosts of a role, to be entered by another user.
+
+    Raises:
+        Usage: the variable that lists them is not set.
+    """
+    own = row.hosts(environ) if role == "app" else ()
+    if role == "balancer":
+        own = row.balancers(environ)
+    if not own:
+        fleet = row.fleet
+        variable = fleet.balancers if fleet and role == "balancer" else ""
+        raise errors.Usage(
+            f"{variable} is not set" if variable else f"which host is the {role}?",
+            where=f"--role {role}",
+            allowed="one or more hosts",
+            next=f"export {variable}=deploy@…" if variable else "add --hosts NAME",
+        )
+    return tuple(replace(address, user=user) for address in own)
+
+
+def _database(
+    wish: Wish,
+    row: environment.Environment,
+    places: Sequence[Address],
+    listen: str,
+    environ: Mapping[str, str],
+) -> Wish:
+    """Return what is asked of a database: where it listens, who may come.
+
+    Raises:
+        Usage: several hosts, or a name that has no address.
+    """
+    if len(places) != 1:
+        raise errors.Usage(
+            "an environment has one database",
+            where="--hosts",
+            allowed="one host",
+        )
+    clients = [_resolved(each.host) for each in row.hosts(environ)]
+    return replace(
+        wish,
+        account=database.account(row.name),
+        listen=_resolved(listen or places[0].host),
+        clients=tuple(f"{client}/32" for client in sorted({*clients})),
+    )
+
+
+def _resolved(name: str) -> str:
+    """Return the address of a name, as it is seen from here."""
+    try:
+        return wire.address_of(name)
+    except OSError:
+        raise errors.Usage(
+            f"{name} has no IPv4 address",
+            where="--listen, --hosts or the variable that lists the hosts",
+            allowed="addresses, or names that this machine can look up",
+        ) from None
+
+
+def _proving(
+    wish: Wish, row: environment.Environment, url_file: str, environ: Mapping[str, str]
+) -> Wish:
+    """Return the wish with what proves the password of the role, which stays here.
+
+    It is that of the environment's own variable, or one that is made and kept in a
+    file which only we can read.
+    """
+    variable = f"DATABASE_URL{row.suffix}"
+    if environ.get(variable):
+        secret = password.of_url(environ[variable], variable, wish.account)
+        report.say(f"  the password is that of {variable}")
+    else:
+        kept = environment.state_home(environ) / row.name / "database.env"
+        path = Path(url_file).expanduser() if url_file else kept
+        where = f"{wish.listen}:{wish.port}"
+        secret = password.keep(path, variable, wish.account, where)
+        report.say(
+            f"  {variable} is in {path}, which only you can read; type: . {path}"
+        )
+    return replace(wish, verifier=password.verifier(secret, os.urandom(16)))
+
+
+def _of(wish: Wish) -> Any:
+    """Return the module that decides for a role: its steps, table and firewall."""
+    return {"app": plan, "balancer": balancer, "database": database}[wish.role]
 
 
 class Line:
@@ -326,10 +449,20 @@ def look(line: Line, wish: Wish) -> Facts:
         "door": wish.door,
         "port": wish.port,
         "site": wish.site,
+        "role": wish.role,
+        "config": balancer.config_path(wish),
+        "unit": balancer.unit_path(wish),
+        "rules": "",
     }
+    more: dict[str, Any] = {}
+    if wish.role == "database" and not missing:
+        asked = line.run(database.asking(wish), text=database.QUESTION)
+        more = {**database.seen(asked.out), "active": True} if asked.ok else {}
+        arguments["rules"] = more.get("rules_path", "")
     seen = line.call("observe", arguments)
-    units = ("systemctl", "show", "nginx.service", "-pUnitFileState", "-pActiveState")
-    states = dict(_pairs(line.run(units).out, "=")) if wish.door == "nginx" else {}
+    unit = "nginx" if wish.role == "app" else balancer.unit_name(wish)
+    units = ("systemctl", "show", f"{unit}.service", "-pUnitFileState", "-pActiveState")
+    states = dict(_pairs(line.run(units).out, "="))
     facts = Facts(
         **{
             **seen,
@@ -339,6 +472,8 @@ def look(line: Line, wish: Wish) -> Facts:
             "folders": {path: tuple(row) for path, row in seen["folders"].items()},
             "enabled": states.get("UnitFileState") == "enabled",
             "active": states.get("ActiveState") == "active",
+            **({"active": False} if wish.role == "database" else {}),
+            **more,
         }
     )
     if facts.home and not _HOME.fullmatch(facts.home):
@@ -358,9 +493,11 @@ def _pairs(text: str, between: str = " ") -> list[tuple[str, str]]:
 
 def _show(line: Line, wish: Wish, facts: Facts) -> tuple[Step, ...]:
     """Print what a host has and what it will have; return the steps."""
-    steps = plan.steps(wish, facts, line.name)
-    report.say(f"\n{line.name}: host of {wish.env}, seen as {line.user}", "bold")
-    rows = plan.table(wish, facts)
+    steps = _of(wish).steps(wish, facts, line.name)
+    report.say(
+        f"\n{line.name}: {_ROLES[wish.role]} of {wish.env}, seen as {line.user}", "bold"
+    )
+    rows = _of(wish).table(wish, facts)
     changing = {step.name for step in steps}
     tones = {i: "yellow" for i, row in enumerate(rows) if row[0] in changing}
     report.say(report.table(rows, ("part", "is there", "to do"), tones=tones))
@@ -379,20 +516,32 @@ def _agree(
         raise errors.Refused("not prepared", next="add --yes to not be asked")
 
 
-def _act(line: Line, wish: Wish, facts: Facts) -> tuple[str, ...]:
+def _act(
+    line: Line,
+    wish: Wish,
+    facts: Facts,
+    prove: Callable[[Wish], Wish] = lambda wish: wish,
+) -> tuple[str, ...]:
     """Carry out what a host lacks, look again, and return the steps' names."""
     report.say(f"\n{line.name}", "bold")
     done = []
-    steps = plan.steps(wish, facts, line.name)
-    if steps and steps[0].name == "packages":
-        _step(line, steps[0], partial(_install, line, facts.missing))
-        done.append("packages")
-        steps = plan.steps(wish, look(line, wish), line.name)
+    steps = _of(wish).steps(wish, facts, line.name)
+    while steps and steps[0].name in _UNVEILING:
+        first = steps[0]
+        installs = first.name == "packages"
+        act = partial(_install, line, facts.missing) if installs else None
+        _step(line, first, act or partial(_carry_out, line, first))
+        done.append(first.name)
+        facts = look(line, wish)
+        steps = _of(wish).steps(wish, facts, line.name)
+    if wish.role == "database" and not facts.account:
+        wish = prove(wish)
+        steps = _of(wish).steps(wish, facts, line.name)
     for step in steps:
         _step(line, step, partial(_carry_out, line, step))
         done.append(step.name)
     until = time.monotonic() + _SETTLE
-    while left := plan.steps(wish, look(line, wish), line.name):
+    while left := _of(wish).steps(wish, look(line, wish), line.name):
         if time.monotonic() > until:
             raise errors.StepFailed(
                 f"not all is as wished: {', '.join(step.name for step in left)}",
@@ -423,19 +572,21 @@ def _install(line: Line, packages: Sequence[str]) -> None:
 
 def _carry_out(line: Line, step: Step) -> None:
     if step.argv:
-        _must(line, step.argv)
+        _must(line, step.argv, text=step.text)
         return
     before = line.call(step.verb, step.arguments)
-    if step.verb == "site":
+    if step.check:
         try:
-            _must(line, ("nginx", "-t", "-q"))
+            _must(line, step.check)
         except errors.OpsError:
-            line.call("restore", before)
+            line.call(step.undo, before)
             raise
 
 
-def _must(line: Line, argv: Sequence[str], *, timeout: float = 60) -> None:
-    result = line.run(argv, timeout=timeout)
+def _must(
+    line: Line, argv: Sequence[str], *, timeout: float = 60, text: str = ""
+) -> None:
+    result = line.run(argv, timeout=timeout, text=text)
     if not result.ok:
         raise errors.StepFailed(
             f"{argv[0]} ended with {result.code}",

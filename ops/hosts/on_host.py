@@ -17,6 +17,7 @@ import re
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 SITES = "/etc/nginx/sites-{}/{}"
@@ -37,7 +38,7 @@ def observe(wish: dict[str, Any]) -> dict[str, Any]:
         user = pwd.getpwnam(wish["user"])
     except KeyError:
         user = None
-    if user is not None:
+    if user is not None and wish["key"]:
         paths = [user.pw_dir]
         for part in wish["root"].split("/"):
             paths.append(f"{paths[-1]}/{part}")
@@ -49,7 +50,11 @@ def observe(wish: dict[str, Any]) -> dict[str, Any]:
             "key": _authorized(user.pw_dir, wish["key"]),
             "folders": {path: row for path in paths for row in [_row(path)] if row},
         }
-    if wish["door"] == "nginx":
+    if wish["role"] == "database":
+        facts["rules"] = _read(wish["rules"]) if wish["rules"] else None
+    elif wish["role"] == "balancer":
+        facts |= _haproxy(wish["config"], wish["unit"], wish["port"])
+    elif wish["door"] == "nginx":
         facts |= _nginx(wish["site"], wish["port"])
     return facts
 
@@ -127,6 +132,54 @@ def restore(before: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def files(wish: dict[str, Any]) -> dict[str, Any]:
+    """Write files; return what `put_back` needs.
+
+    A new one is root's and may be read by all, another keeps its owner and mode.
+    """
+    before = [
+        [path, _read(path), os.stat(path).st_mtime] if os.path.exists(path) else [path]
+        for path, _ in wish["files"]
+    ]
+    for path, text in wish["files"]:
+        _rewrite(path, text)
+    return {"files": before}
+
+
+def put_back(before: dict[str, Any]) -> dict[str, Any]:
+    """Put back what `files` has changed."""
+    for path, *there in before["files"]:
+        if not there:
+            os.unlink(path)
+            continue
+        text, written = there
+        _rewrite(path, text)
+        # Not newer than what works by it.
+        os.utime(path, (written, written))
+    return {}
+
+
+def _rewrite(path: str, text: str) -> None:
+    """Write a file whole, with the owner and mode that it had."""
+    there = os.stat(path) if os.path.exists(path) else None
+    _replace(path, text, stat.S_IMODE(there.st_mode) if there else 0o644)
+    if there:
+        os.chown(path, there.st_uid, there.st_gid)
+
+
+def _haproxy(config: str, unit: str, port: int) -> dict[str, Any]:
+    return {
+        "config": _read(config) if os.path.exists(config) else None,
+        "unit": _read(unit) if os.path.exists(unit) else None,
+        "holder": _holder(port, "haproxy"),
+        "stale": _stale(
+            config,
+            lambda said: said.startswith("/usr/sbin/haproxy")
+            and config in said.split("\0"),
+        ),
+    }
+
+
 def _system() -> str:
     """Return the names of this system and of those that it is made from."""
     said = platform.freedesktop_os_release()
@@ -189,8 +242,8 @@ def _nginx(name: str, port: int) -> dict[str, Any]:
             if other not in (name, "default")
             and wants.search(_read(os.path.join(folder, other)))
         ],
-        "holder": _holder(port),
-        "stale": _stale(available),
+        "holder": _holder(port, "nginx"),
+        "stale": _stale(available, _works),
     }
 
 
@@ -202,8 +255,13 @@ def _places(name: str) -> tuple[str, str, str]:
     )
 
 
-def _stale(path: str) -> bool:
-    """True when nginx's workers are older than the file."""
+def _works(said: str) -> bool:
+    """True for the command line of a worker of nginx that takes new connections."""
+    return said.startswith("nginx: worker process") and "shutting down" not in said
+
+
+def _stale(path: str, works: Callable[[str], bool]) -> bool:
+    """True when all that works by a file is older than it."""
     try:
         written = os.stat(path).st_mtime
     except OSError:
@@ -213,14 +271,13 @@ def _stale(path: str) -> bool:
     begun = [
         booted + int(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19]) / ticks
         for pid in _pids()
-        if _read(f"/proc/{pid}/cmdline").startswith("nginx: worker process")
-        and "shutting down" not in _read(f"/proc/{pid}/cmdline")
+        if works(_read(f"/proc/{pid}/cmdline"))
     ]
     return bool(begun) and max(begun) < written
 
 
-def _holder(port: int) -> str:
-    """Return the program that listens on a port of this host, "" for nginx or none."""
+def _holder(port: int, ours: str) -> str:
+    """Return the program that listens on a port of this host, "" for ours or none."""
     inodes = set()
     for table in ("tcp", "tcp6"):
         for line in _read(f"/proc/net/{table}").splitlines()[1:]:
@@ -234,7 +291,7 @@ def _holder(port: int) -> str:
     }
     if inodes and not names:
         return "a program that is not seen from here"
-    return ", ".join(sorted(names - {"nginx"}))
+    return ", ".join(sorted(names - {ours}))
 
 
 def _pids() -> list[str]:
@@ -274,7 +331,8 @@ def _replace(path: str, text: str, mode: int) -> None:
     os.replace(scratch, path)
 
 
-VERBS = {act.__name__: act for act in (observe, authorize, folders, site, restore)}
+ACTS = (observe, authorize, folders, site, restore, files, put_back)
+VERBS = {act.__name__: act for act in ACTS}
 
 if __name__ == "__main__":
     print(json.dumps(VERBS[sys.argv[1]](json.loads(sys.argv[2]))))

@@ -16,8 +16,13 @@ WEB_USER = "www-data"
 # Other local users stop at the home; the web server may pass through, not look around.
 GATE, PASSABLE = 0o710, 0o711
 DOORS = ("nginx", "none")
-_PACKAGES = {"none": ("python3", "libpam-systemd")}
-_PACKAGES["nginx"] = (*_PACKAGES["none"], "nginx")
+ROLES = ("app", "balancer", "database")
+_PACKAGES = {
+    "none": ("python3", "libpam-systemd"),
+    "nginx": ("python3", "libpam-systemd", "nginx"),
+    "balancer": ("python3", "haproxy"),
+    "database": ("python3", "postgresql"),
+}
 _SHELLS_OF_NOBODY = ("nologin", "false")
 
 
@@ -26,7 +31,10 @@ class Wish:
     """What is asked for.
 
     `key` is a public key, "type base64 comment"; `root` the environment's folder,
-    below the home of `user`.
+    below the home of `user`. `balancers` are believed when they say who asks;
+    `servers` are (name, address:port) of the hosts behind a balancer. A database
+    listens on `listen`, lets `clients` (networks) in to the database and role
+    `account`, whose password `verifier` proves.
     """
 
     env: str
@@ -35,11 +43,18 @@ class Wish:
     door: str = "nginx"
     port: int = 80
     user: str = "deploy"
+    role: str = "app"
+    balancers: tuple[str, ...] = ()
+    servers: tuple[tuple[str, str], ...] = ()
+    listen: str = ""
+    clients: tuple[str, ...] = ()
+    account: str = ""
+    verifier: str = field(default="", repr=False)
 
     @property
     def packages(self) -> tuple[str, ...]:
         """The Debian packages that the host needs."""
-        return _PACKAGES[self.door]
+        return _PACKAGES[self.door if self.role == "app" else self.role]
 
     @property
     def site(self) -> str:
@@ -53,7 +68,9 @@ class Facts:
 
     `missing` packages; `folders`: path to (owner, group, mode); `others`: sites that
     want our port; `holder`: a program that is not nginx and has it; `stale`: nginx
-    still works by an older site.
+    still works by an older site; `config` and `unit` are a balancer's files. Of a
+    database: the addresses it listens on, its port, its rules of access and where they
+    are, its configuration file, and whether role and database are there.
     """
 
     missing: tuple[str, ...] = ()
@@ -76,17 +93,33 @@ class Facts:
     enabled: bool = False
     active: bool = False
     stale: bool = False
+    config: str | None = None
+    unit: str | None = None
+    listens: str = ""
+    served: int = 0
+    rules: str | None = None
+    rules_path: str = ""
+    cluster: str = ""
+    account: bool = False
+    database: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do: a program to run as root, or a verb of `on_host`."""
+    """One thing to do: a program to run as root, or a verb of `on_host`.
+
+    A program reads `text`, which nobody is shown. `check` is a program that must be
+    content with what the verb has done; else the verb `undo` gets what it has returned.
+    """
 
     name: str
     said: str
     argv: tuple[str, ...] = ()
     verb: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    check: tuple[str, ...] = ()
+    undo: str = ""
+    text: str = field(default="", repr=False)
 
 
 def steps(wish: Wish, facts: Facts, host: str = "") -> tuple[Step, ...]:
@@ -100,8 +133,8 @@ def steps(wish: Wish, facts: Facts, host: str = "") -> tuple[Step, ...]:
     """
     refuse(wish, facts, host)
     return (
-        *_packages(wish, facts),
-        *_user(wish, facts),
+        *packages(wish, facts),
+        *user(wish, facts),
         *_folders(wish, facts),
         *(_nginx(wish, facts) if wish.door == "nginx" else ()),
     )
@@ -130,6 +163,8 @@ def refuse(wish: Wish, facts: Facts, host: str = "") -> None:
             allowed="releases are units of systemd",
             next="use a host whose PID 1 is systemd",
         )
+    if wish.role != "app":
+        return
     if wish.door == "nginx" and facts.holder:
         raise Refused(
             f"port {wish.port} is taken by {facts.holder}",
@@ -196,7 +231,7 @@ server {{
     proxy_set_header Connection close;
     proxy_set_header Host $http_host;
     proxy_set_header X-Real-IP $remote_addr;
-    # Not added to what the client sent: there is no other proxy to believe.
+{_believed(wish)}\
     proxy_set_header X-Forwarded-For $remote_addr;
     proxy_set_header X-Forwarded-Host $http_host;
     proxy_set_header X-Forwarded-Proto $scheme;
@@ -264,11 +299,24 @@ server {{
 """
 
 
+def _believed(wish: Wish) -> str:
+    """Return whom nginx believes about who asks."""
+    if not wish.balancers:
+        return """\
+    # Not added to what the client sent: there is no other proxy to believe.
+"""
+    lines = "".join(f"    set_real_ip_from {name};\n" for name in wish.balancers)
+    return f"""\
+    # Who asks is what our balancers say, and nobody else.
+{lines}    real_ip_header X-Forwarded-For;
+"""
+
+
 def table(wish: Wish, facts: Facts) -> list[tuple[str, str, str]]:
     """Return (part, what is there, what will be) for people to read."""
     todo = {step.name: step.said for step in steps(wish, facts)}
     there = {
-        "packages": _list(set(wish.packages) - set(facts.missing)) or "none",
+        "packages": present(wish, facts),
         "user": f"{wish.user}, uid {facts.uid}" if facts.uid is not None else "none",
         "key": "may log in" if facts.key else "may not log in",
         "linger": "on" if facts.linger else "off",
@@ -276,10 +324,7 @@ def table(wish: Wish, facts: Facts) -> list[tuple[str, str, str]]:
     }
     if wish.door == "nginx":
         there["site"] = _site_said(wish, facts)
-        there["nginx"] = (
-            f"{'running' if facts.active else 'stopped'}, "
-            f"{'starts' if facts.enabled else 'does not start'} with the host"
-        )
+        there["nginx"] = runs(facts)
     return [(part, said, todo.get(part, "stays")) for part, said in there.items()]
 
 
@@ -293,13 +338,15 @@ def firewall(wish: Wish) -> str:
     )
 
 
-def _packages(wish: Wish, facts: Facts) -> tuple[Step, ...]:
+def packages(wish: Wish, facts: Facts) -> tuple[Step, ...]:
+    """Return the step that installs what is missing."""
     if not facts.missing:
         return ()
     return (Step("packages", f"install {_list(facts.missing)}"),)
 
 
-def _user(wish: Wish, facts: Facts) -> tuple[Step, ...]:
+def user(wish: Wish, facts: Facts, *, linger: bool = True) -> tuple[Step, ...]:
+    """Return the steps that make the user, who may log in with the key."""
     todo = []
     if facts.uid is None:
         add = ("useradd", "--create-home", "--user-group", "--shell", "/bin/bash")
@@ -313,7 +360,7 @@ def _user(wish: Wish, facts: Facts) -> tuple[Step, ...]:
         said = f"let {rest[0] if rest else 'a key without a comment'} ({kind}) log in"
         arguments = {"user": wish.user, "key": wish.key}
         todo.append(Step("key", said, verb="authorize", arguments=arguments))
-    if not facts.linger:
+    if linger and not facts.linger:
         said = f"units of {wish.user} start with the host"
         todo.append(Step("linger", said, ("loginctl", "enable-linger", wish.user)))
     return tuple(todo)
@@ -342,7 +389,17 @@ def _nginx(wish: Wish, facts: Facts) -> tuple[Step, ...]:
         said = f"port {wish.port} to current/app.sock of {wish.env}"
         said += ", the default site out" if facts.default else ""
         arguments = {"name": wish.site, "text": text}
-        todo.append(Step("site", said, verb="site", arguments=arguments))
+        check = ("nginx", "-t", "-q")
+        todo.append(
+            Step(
+                "site",
+                said,
+                verb="site",
+                arguments=arguments,
+                check=check,
+                undo="restore",
+            )
+        )
     if not (facts.enabled and facts.active):
         start = ("systemctl", "enable", "--now", "nginx.service")
         todo.append(Step("nginx", "start it, now and with the host", start))
@@ -350,6 +407,19 @@ def _nginx(wish: Wish, facts: Facts) -> tuple[Step, ...]:
         reload = ("systemctl", "reload", "nginx.service")
         todo.append(Step("nginx", "work by the new site", reload))
     return tuple(todo)
+
+
+def present(wish: Wish, facts: Facts) -> str:
+    """Return the packages that are there, for people to read."""
+    return _list(set(wish.packages) - set(facts.missing)) or "none"
+
+
+def runs(facts: Facts) -> str:
+    """Return how a service is, for people to read."""
+    return (
+        f"{'running' if facts.active else 'stopped'}, "
+        f"{'starts' if facts.enabled else 'does not start'} with the host"
+    )
 
 
 def _list(names: Iterable[str]) -> str:

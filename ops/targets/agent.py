@@ -43,6 +43,8 @@ from ops.world import Front, Host, Slot
 # Files kept on a host that is reached over SSH: wheels, and agents (two files each).
 _WHEELS = 30
 _AGENTS = 6
+# In a release's folder: while it is there, /readyz answers 503 "draining".
+MARK = "run/drain"
 
 
 class Agent:
@@ -147,6 +149,7 @@ class Agent:
             free_disk=_free(self.root) // (1024 * 1024),
             python=self.python(),
             shut=closed.is_shut(self.root),
+            resting=any(True for _ in self.releases.glob(f"v*/{MARK}")),
         )
 
     def _numbers(self) -> list[int]:
@@ -417,6 +420,22 @@ class Agent:
                 next="inv status",
             )
         return {"moved": moved}
+
+    def mark(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """Let releases say that they are not ready, so that balancers leave them."""
+        for number in numbers:
+            path = self._folder(number) / MARK
+            # One that never ran has nobody to ask it.
+            if path.parent.is_dir():
+                path.touch()
+        return {}
+
+    def unmark(self) -> dict[str, Any]:
+        """Let all releases of this host be ready again."""
+        marks = list(self.releases.glob(f"v*/{MARK}"))
+        for path in marks:
+            path.unlink(missing_ok=True)
+        return {"removed": len(marks)}
 
     def front(self, port: int, timeout: float) -> dict[str, Any]:
         """Open the front door on a port, or find it open."""

@@ -23,7 +23,7 @@ from typing import Any
 from ops import errors
 from ops.command import Answer, Request
 from ops.release import Release, Schema
-from ops.world import Front, Host, Slot
+from ops.world import Front, Host, Server, Slot
 
 # Seconds. Who hears nothing for so long is alone: the agent ends, the deployer gives
 # the host up. A request that was on its way for longer than LATE is not carried out,
@@ -34,7 +34,7 @@ LATE = 10.0
 
 _KINDS = {
     kind.__name__: kind
-    for kind in (Answer, Front, Host, Release, Request, Schema, Slot)
+    for kind in (Answer, Front, Host, Release, Request, Schema, Server, Slot)
 }
 _ERRORS: dict[str, type[errors.OpsError]] = {
     kind.__name__: kind for kind in errors.OpsError.__subclasses__()

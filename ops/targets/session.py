@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,23 +29,25 @@ from ops.targets import closed, protocol
 from ops.targets.agent import Agent
 from ops.targets.doors import HostDoor
 from ops.targets.keepers import Units
+from ops.world import Server
 
 if TYPE_CHECKING:
+    from ops.targets.haproxy import HAProxy
     from ops.targets.store import Store
 
 # What may be cut short: it leaves nothing that looks whole. All else is finished.
 BREAKABLE = frozenset(
     (
-        *("look", "examine", "ask", "ask_door", "boot", "stage", "lacking_files"),
-        *("make", "wheels", "written"),
+        *("look", "examine", "rotation", "ask", "ask_door", "boot", "stage"),
+        *("lacking_files", "make", "wheels", "written"),
     )
 )
 # What changes the host, and so needs the lease and its epoch.
 EFFECTS = frozenset(
     (
         *("record", "adopt", "boot", "catch_up", "close", "data", "front", "make"),
-        *("migrate", "prune", "reload", "reopen", "retire", "shut", "stage", "stop"),
-        *("switch", "wheels"),
+        *("mark", "migrate", "prune", "reload", "reopen", "retire", "shut", "stage"),
+        *("stop", "switch", "unmark", "wheels"),
     )
 )
 # What the agent itself and its hands do, with the same arguments as in one process.
@@ -72,10 +75,21 @@ class HostAgent(Agent):
 class Verbs:
     """Everything that a deployer may ask for."""
 
-    def __init__(self, agent: Agent, port: int, stream: Stream) -> None:
+    def __init__(self, agent: Agent, port: int, stream: Stream, name: str = "") -> None:
         self.agent = agent
         self.port = port
         self.stream = stream
+        self.name = name
+        # What comes back by itself when the deployer is gone, and under which epoch.
+        self._marked = False
+        self._drained: set[str] = set()
+        self._under = 0
+
+    @functools.cached_property
+    def balancer(self) -> HAProxy:
+        from ops.targets.haproxy import HAProxy
+
+        return HAProxy(self.name)
 
     @functools.cached_property
     def store(self) -> Store:
@@ -155,6 +169,68 @@ class Verbs:
         asked = closed.passing(self.agent.root, requests)
         return wire.ask_all(asked, port=self.port)
 
+    # In and out of rotation: on a host, and on its balancers ----------------------
+
+    def mark(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """Let balancers leave this host for as long as its deployer is there."""
+        self._marked, self._under = True, self.agent.lease.epoch
+        return self.agent.mark(numbers)
+
+    def unmark(self) -> dict[str, Any]:
+        self._marked = False
+        return self.agent.unmark()
+
+    def rotation(self) -> list[Server]:
+        return self.balancer.servers()
+
+    def turn(self, server: str, state: str, well: bool, epoch: int) -> Server:
+        """Take a host out of this balancer's rotation, or put it back."""
+        self._obey(epoch)
+        if state == "drain":
+            self._drained.add(server)
+        turned = self.balancer.turn(server, state, well)
+        if state == "ready":
+            self._drained.discard(server)
+        return turned
+
+    def weigh(self, weights: dict[str, int], epoch: int) -> list[Server]:
+        self._obey(epoch)
+        return self.balancer.weigh(weights)
+
+    def _obey(self, epoch: int) -> None:
+        """Obey the last deployer only; a balancer needs no lease, as it has no steps.
+
+        Raises:
+            Locked: a later one has been here.
+        """
+        lease = self.agent.lease
+        last = lease.last_epoch()
+        if epoch < last:
+            raise Locked(
+                f"this was asked for under epoch {epoch}, the last one is {last}",
+                where=str(lease.epoch_file),
+                next="inv status",
+            )
+        if epoch > last:
+            self.agent.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lease.adopt(epoch)
+        self._under = epoch
+
+    def come_back(self) -> None:
+        """Undo what is only meant to last as long as the deployer is there.
+
+        Nothing where a later one is at work. What fails here the next command mends.
+        """
+        if not self._marked and not self._drained:
+            return
+        with suppress(OpsError, OSError):
+            if self.agent.lease.last_epoch() != self._under:
+                return
+            if self._marked:
+                self.agent.unmark()
+            for server in self._drained:
+                self.balancer.turn(server, "ready")
+
     def lacking_files(self, name: str, manifest: str) -> dict[str, Any]:
         if (self.agent.environments / name / "READY").exists():
             return {"made": True, "lacking": []}
@@ -186,7 +262,7 @@ class Verbs:
             return getattr(Hands(self.agent), verb)
         if (
             verb.startswith("_")
-            or verb in ("named", "store")
+            or verb in ("named", "balancer", "store", "come_back")
             or not hasattr(type(self), verb)
         ):
             raise Refused(f"the agent knows no {verb}", next="inv deploy again")
@@ -252,6 +328,7 @@ class Session:
         ).start()
         while (request := self.inbox.get()) and not self.gone.is_set():
             self._answer(request)
+        self.verbs.come_back()
 
     def interrupt(self, *_: object) -> None:
         """Cut short what may be: runs in the main thread, as a signal's handler."""
@@ -417,7 +494,8 @@ def main(arguments: Sequence[str]) -> int:
     # What is printed by mistake must not end up among our messages.
     outgoing = os.dup(1)
     os.dup2(2, 1)
-    session = Session(Verbs(agent, int(options.get("port", 80)), Stream()), 0, outgoing)
+    port, name = int(options.get("port", 80)), options["name"]
+    session = Session(Verbs(agent, port, Stream(), name), 0, outgoing)
     signal.signal(signal.SIGINT, session.interrupt)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: session._leave())

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -27,6 +27,7 @@ from ops.memory import lacking, ordered, union
 from ops.preflight import Facts, clocks
 from ops.release import Release
 from ops.targets import trees
+from ops.targets.balancers import Balancers
 from ops.targets.link import Link, Sent, Unreachable, lost
 from ops.world import Host, World
 
@@ -64,6 +65,13 @@ class SshTarget:
         self.members = {
             address.name: _Member(address, environment) for address in self.addresses
         }
+        # One that is a host too is reached over the same connection.
+        self.balancers = Balancers(
+            {
+                each.name: self.members.get(each.name) or _Member(each, environment)
+                for each in environment.balancers(environ)
+            }
+        )
         # Events whose writing is not yet known to have gone well, oldest first.
         self._lines: list[_Line] = []
         self._noting = threading.Lock()
@@ -77,7 +85,7 @@ class SshTarget:
             with suppress(Unreachable, OpsError, OSError):
                 member.open()
 
-        for member in self.members.values():
+        for member in {**self.members, **self.balancers.members}.values():
             threading.Thread(target=open_early, args=(member,), daemon=True).start()
 
     def observe(self) -> World:
@@ -89,7 +97,9 @@ class SshTarget:
             member.seen = said["host"]
             return replace(said["host"], name=member.address.name), said
 
-        found = self._each(look)
+        with ThreadPoolExecutor(1) as beside:
+            balancers = beside.submit(self.balancers.look)
+            found = self._each(look)
         hosts, seen = [], {}
         for name, result in found.items():
             if isinstance(result, Unreachable):
@@ -106,7 +116,7 @@ class SshTarget:
             )
             for host in hosts
         ]
-        return World(self.environment.name, tuple(hosts), history)
+        return World(self.environment.name, tuple(hosts), history, balancers.result())
 
     def _since(self, member: _Member) -> int | None:
         """Return after how many events to tell more; one host tells for all."""
@@ -235,7 +245,9 @@ class SshTarget:
         """
         self.minority = minority
         until = time.monotonic() + wait
-        self._each(lambda member: member.open())
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(self.balancers.begin)
+            self._each(lambda member: member.open())
         told = False
         while True:
             try:
@@ -449,6 +461,14 @@ class SshTarget:
                 return self._install(host, **arguments)
             case "stage":
                 return self._stage(host, **arguments)
+            case "leave":
+                return self._leave(host, **arguments)
+            case "join":
+                return self._join(host, **arguments)
+            case "share":
+                self.settle()
+                missed = self.balancers.share(host, arguments["share"], self._epoch())
+                return {"missed": missed}
             case "attend":
                 return {"code": self._member(host, verb).attend(**arguments)}
             case _ if verb in FREE:
@@ -506,6 +526,30 @@ class SshTarget:
             environ=dict(environ),
         )
 
+    def _leave(self, host: str, *, numbers: Sequence[int], timeout: float) -> Any:
+        """Take a host out of rotation, and let it end what it is answering."""
+        # Balancers don't wait for the line that announces this, as hosts do.
+        self.settle()
+        missed = self.balancers.leave(host, self._epoch())
+        # For balancers that we can't reach or don't know: their checks see it.
+        self._effect(host, "mark", numbers=list(numbers))
+        busy = self.balancers.quiet(host, timeout, missed)
+        return {"missed": missed, "busy": busy}
+
+    def _join(self, host: str, *, well: bool) -> Any:
+        """Put a host back into rotation, as far as it can be reached."""
+        try:
+            self.settle()
+            self._effect(host, "unmark")
+        finally:
+            missed = self.balancers.join(host, well, self._epoch())
+        return {"missed": missed}
+
+    def _epoch(self) -> int:
+        """Return the epoch that we act under, 0 without a lease."""
+        held = (member.held for member in self.members.values())
+        return max((each[2] for each in held if each), default=0)
+
     def cancel(self) -> None:
         for member in self.members.values():
             if member.link is not None:
@@ -526,6 +570,7 @@ class SshTarget:
         return self.public
 
     def close(self) -> None:
+        self.balancers.close()
         for member in self.members.values():
             if member.link is not None:
                 member.link.close()

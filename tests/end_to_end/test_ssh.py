@@ -29,10 +29,13 @@ CANARY = "canary-password"
 class Staging(Project):
     """A checkout, and the fleet that it is deployed to."""
 
-    def __init__(self, folder: Path, state: Path, fleet: Fleet, database: str) -> None:
+    def __init__(
+        self, folder: Path, state: Path, fleet: Fleet, database: str, served: int = 2
+    ) -> None:
         super().__init__(folder, state)
         self.fleet = fleet
-        self.one, self.two = fleet.hosts
+        self.served = fleet.hosts[:served]
+        self.one, self.two = self.served
         self.variables = {
             "MLTRADING_STAGING_HOSTS": f"deploy@{self.one.address},"
             f"deploy@{self.two.address}",
@@ -82,7 +85,7 @@ class Staging(Project):
     def current(self) -> list[str]:
         """Return what both hosts serve, asked as a user and read from the pointer."""
         served = []
-        for host in self.fleet.hosts:
+        for host in self.served:
             link = os.readlink(host.root / ROOT[1:] / "current")
             assert version(host) == link.removeprefix("releases/")
             served.append(version(host))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,8 +49,11 @@ def host(fleet: Fleet) -> Host:
 
 @pytest.fixture(scope="module")
 def setup(fleet: Fleet, host: Host) -> Setup:
-    def act(known_hosts: str = "", **options: object) -> dict[str, tuple[str, ...]]:
+    def act(
+        known_hosts: str = "", hosts_variable: str = "", **options: object
+    ) -> dict[str, tuple[str, ...]]:
         environ = {
+            "MLTRADING_STAGING_HOSTS": hosts_variable,
             "MLTRADING_SSH_KEY": str(fleet.key),
             "MLTRADING_KNOWN_HOSTS": known_hosts or str(fleet.known_hosts),
         }
@@ -244,3 +248,30 @@ def test_words_and_texts_arrive_as_they_are(fleet: Fleet, host: Host) -> None:
             line.run(("sleep", "9"), timeout=0.2)
         with pytest.raises(errors.StepFailed, match="the connection was cut"):
             line.run(("pkill", "-9", "-n", "sshd"))
+
+
+def test_a_database_lets_only_the_hosts_in_and_its_password_stays_here(
+    setup: Setup, host: Host, tmp_path: Path
+) -> None:
+    kept = tmp_path / "database.env"
+    asked = {
+        "role": "database",
+        "url_file": str(kept),
+        "hosts_variable": f"deploy@{host.address}",
+    }
+    steps = set(setup(**asked)[host.address])
+    assert {"address", "access", "role", "database"} <= steps
+    assert setup(**asked) == {host.address: ()}
+    url = kept.read_text().split("'")[1]
+    asks = f"{kept.read_text()}psql -Atc 'SELECT current_user' $DATABASE_URL_STAGING"
+    assert said(host, asks) == "mltrading_staging"
+    # This machine is in the hosts' network and is none of them.
+    other = subprocess.run(
+        ["psql", url, "-c", "SELECT 1"], capture_output=True, text=True
+    )
+    assert "no pg_hba.conf entry" in other.stderr
+    password = url.split(":")[2].partition("@")[0]
+    found = host.ssh(
+        f"grep -rlF {password} /etc /var/log /var/lib/postgresql", user="root"
+    )
+    assert found.stdout == ""

@@ -98,7 +98,7 @@ class Fleet:
             worlds.ENVIRONMENT,
             name="staging",
             target="ssh",
-            fleet=Row("HOSTS", "URL", "mltrading/staging", 512),
+            fleet=Row("HOSTS", "URL", "mltrading/staging", 512, "BALANCERS", 80, 1, 60),
         )
 
     def __getitem__(self, name: str) -> Cable:

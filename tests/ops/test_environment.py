@@ -165,6 +165,9 @@ def test_fleets_have_the_numbers_that_were_asked_for(
         ('root = "mltrading/staging"', 'root = "a/../b"', "[staging.fleet] root"),
         ('hosts = "MLTRADING_STAGING_HOSTS"', 'hosts = "a,b"', "[staging.fleet] hosts"),
         ("memory = 1024", "memory = 1", "[staging.fleet] memory"),
+        ("public = 80", "public = 0", "[staging.fleet] public"),
+        ("canary = 60", "", "[staging.fleet] canary"),
+        ('"MLTRADING_STAGING_BALANCERS"', '"lb-1"', "[staging.fleet] balancers"),
         ("memory = 1024", "memroy = 1024", "[staging.fleet] memroy"),
         ('suffix = "_STAGING"', "suffix = 3", "[staging.secrets] suffix"),
     ],
@@ -178,3 +181,10 @@ def test_a_wrong_key_of_a_fleet_is_refused_with_its_path(
     with pytest.raises(Usage) as refused:
         environment.load("staging", path)
     assert where in refused.value.where
+
+
+def test_balancers_are_none_until_their_variable_is_set() -> None:
+    staging = environment.load("staging")
+    assert staging.balancers({}) == ()
+    (one,) = staging.balancers({"MLTRADING_STAGING_BALANCERS": "deploy@lb1:2222"})
+    assert (one.user, one.name) == ("deploy", "lb1:2222")

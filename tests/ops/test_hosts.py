@@ -373,7 +373,13 @@ def test_what_is_sent_runs_alone(tmp_path: Path) -> None:
     """It is a program of its own: no module of ours is there."""
     import subprocess
 
-    wish = {"user": "nobody-here", "root": "a/b", "key": KEY, "door": "none"}
+    wish = {
+        "user": "nobody-here",
+        "root": "a/b",
+        "key": KEY,
+        "door": "none",
+        "role": "app",
+    }
     text = hosts.ON_HOST.read_text()
     argv = [sys.executable, "-I", "-", "observe", json.dumps(wish)]
     done = subprocess.run(

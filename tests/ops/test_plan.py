@@ -1,4 +1,4 @@
-"""Decisions: tests/cases/plan.json holds one case a rule."""
+"""Decisions: plan.json and rotation.json in tests/cases hold one case a rule."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ops.environment import Fleet
 from ops.errors import OpsError
 from ops.plan import (
     Plan,
@@ -21,23 +22,33 @@ from ops.plan import (
 )
 from tests.ops import worlds
 
-CASES = json.loads((Path(__file__).parent.parent / "cases" / "plan.json").read_text())
+FOLDER = Path(__file__).parent.parent / "cases"
+CASES = [
+    case
+    for name in ("plan", "rotation")
+    for case in json.loads((FOLDER / f"{name}.json").read_text())
+]
 
 
-SHORT = ("install", "stage", "migrate", "front", "prune", "close")
+SHORT = (
+    *("install", "stage", "migrate", "front", "prune", "close"),
+    *("leave", "join", "share", "even"),
+)
 
 
 def decide(case: dict[str, Any]) -> Plan | None:
     world, ask = worlds.world(case["world"]), case["ask"]
     keys = {key: ask[key] for key in ("batch", "max_unavailable") if key in ask}
     budget = replace(worlds.ENVIRONMENT.budget, watch=ask.get("watch", 0))
-    environment = replace(worlds.ENVIRONMENT, budget=budget, **keys)
+    fleet = Fleet("HOSTS", "URL", "a/b", 512, "BALANCERS", 80, 5, 60)
+    environment = replace(worlds.ENVIRONMENT, budget=budget, fleet=fleet, **keys)
     match ask["op"]:
         case "deploy":
             wanted = worlds.release(ask["number"], ask["artefact"])
             wanted = replace(wanted, schema=worlds.schema(ask.get("schema")))
             force = ask.get("force", False)
-            return plan_deploy(world, wanted, environment, force=force)
+            canary = tuple(ask.get("canary", ()))
+            return plan_deploy(world, wanted, environment, force=force, canary=canary)
         case "rollback":
             return plan_rollback(world, environment, ask.get("to"))
         case "recover":
@@ -75,6 +86,8 @@ def test_the_stages_of_a_case(case: dict[str, Any]) -> None:
     stages: dict[int, list[str]] = {}
     for step in plan.steps:
         release = "" if step.verb in SHORT else f" v{step.release}"
+        if step.share:
+            release += f" {step.share} %"
         stages.setdefault(step.stage, []).append(f"{step.host}: {step.verb}{release}")
     assert [", ".join(stage) for stage in stages.values()] == expect["stages"]
     assert (plan.release, plan.previous) == (expect["release"], expect["previous"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops.watch import Sample, judge, parse
+from ops.watch import Sample, judge, parse, together
 
 TEXT = """# HELP http_requests_total Requests answered
 http_requests_total{method="GET",route="/",status="2xx"} 90.0
@@ -23,6 +23,11 @@ def sample(answers: float, errors: float = 0.0, p95: float = 0.1) -> Sample:
 def test_an_exposition_is_read() -> None:
     found = parse(TEXT)
     assert (found.answers, found.errors, found.p95) == (100.0, 10.0, 1.0)
+
+
+def test_hosts_count_together() -> None:
+    found = together([sample(10, 1), sample(30, 2)])
+    assert (found.answers, found.errors, found.within[0.1]) == (40, 3, 40)
 
 
 def test_an_answer_without_figures_is_an_empty_sample() -> None:
@@ -45,6 +50,8 @@ CASES = [
     ("more than twice as slow", sample(100, p95=3.0), sample(99, p95=1.0), "FAIL"),
     ("no old one to compare with", sample(100, p95=2.5), Sample(), "FAIL"),
     ("no old one, all well", sample(100), Sample(), "PASS"),
+    ("one error alone", sample(30, 1), sample(100), "PASS"),
+    ("an old one with too few to compare with", sample(99, 9), sample(9, 9), "FAIL"),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ops.environment import Budget, Environment, Web
 from ops.history import History, Run
 from ops.release import Release, Schema
-from ops.world import Front, Host, Slot, World
+from ops.world import Balancer, Front, Host, Server, Slot, World
 
 ENVIRONMENT = Environment(
     name="local",
@@ -76,7 +76,15 @@ def host(said: dict[str, Any]) -> Host:
         port_holder=said.get("port_holder", ""),
         free_disk=said.get("free_disk", 9000),
         unreachable=said.get("unreachable", ""),
+        resting=said.get("resting", False),
     )
+
+
+def balancer(said: dict[str, Any]) -> Balancer:
+    """Return a balancer from {"a": "ready 100", "b": "drain 100"}: state and weight."""
+    words = {name: text.split() for name, text in said.get("servers", {}).items()}
+    servers = [Server(n, state, True, int(w)) for n, (state, w) in words.items()]
+    return Balancer("lb", tuple(servers), said.get("unreachable", ""))
 
 
 def world(said: dict[str, Any]) -> World:
@@ -86,6 +94,9 @@ def world(said: dict[str, Any]) -> World:
     run = (
         Run("r1", left["op"], left["release"], left["previous"], 0.0) if left else None
     )
+    if run:
+        done = tuple((name, 0.1, "done") for name in left.get("steps", ()))
+        run = replace(run, steps=done)
     history = History(
         runs=(run,) if run else (),
         standing={int(n): text for n, text in said.get("standing", {}).items()},
@@ -93,4 +104,5 @@ def world(said: dict[str, Any]) -> World:
         open=run,
         schema=said.get("schema", ""),
     )
-    return World("local", tuple(hosts), history)
+    balancers = tuple(balancer(each) for each in said.get("balancers", ()))
+    return World("local", tuple(hosts), history, balancers)
