@@ -122,6 +122,7 @@ def judge(found: Mapping[str, Any]) -> tuple[str, str]:
         if host["shut"] != bool(found["maintenance"]) and not host["unreachable"]:
             said = "shows the maintenance page" if host["shut"] else "lets people in"
             wrong.append(f"{host['name']} {said}")
+    wrong += _unbalanced(found)
     failing = [name for name, fine in found["checks"].items() if not fine]
     wrong += [f"its check {name} fails" for name in failing]
     if found["unfinished"]:
@@ -135,6 +136,28 @@ def judge(found: Mapping[str, Any]) -> tuple[str, str]:
         return "maintenance", f"{serves} behind the maintenance page"
     many = f" on {len(hosts)} hosts" if len(hosts) > 1 else ""
     return "healthy", f"{serves}{many}"
+
+
+def _unbalanced(found: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong about balancers and who is in their rotation.
+
+    Not while somebody acts, nor about what a person has put into maintenance there.
+    """
+    wrong = [
+        f"balancer {name} is out of reach"
+        for name, said in found["balancers"].items()
+        if said != "ok"
+    ]
+    for host in found["hosts"] if not found["lease"] else ():
+        for name, server in host["rotation"].items():
+            if server["state"] == "drain":
+                wrong.append(f"{host['name']} has left balancer {name}")
+            elif server["state"] == "ready" and not server["up"] and host["alive"]:
+                wrong.append(f"{host['name']} is not ready for balancer {name}")
+            if server["weight"] != server["usual"]:
+                share = f"weight {server['weight']}, usually {server['usual']}"
+                wrong.append(f"{host['name']} has {share} at balancer {name}")
+    return wrong
 
 
 def look(environment: Environment, target: Target, world: World) -> dict[str, Any]:

@@ -18,7 +18,9 @@ HOST = {
     "drift": False,
     "behind": 0,
     "shut": False,
+    "rotation": {},
 }
+SEEN = {"state": "ready", "up": True, "weight": 100, "usual": 100}
 FOUND: dict[str, Any] = {
     "environment": "staging",
     "url": "http://x/",
@@ -26,6 +28,7 @@ FOUND: dict[str, Any] = {
     "problem": "",
     "checks": {"database": True},
     "hosts": [HOST, {**HOST, "name": "two"}],
+    "balancers": {"lb": "ok"},
     "unfinished": None,
     "lease": None,
     "torn_journal_lines": 0,
@@ -73,6 +76,34 @@ def test_one_host_that_is_not_as_the_others_is_named(
         "degraded",
         f"v2 serves, but {said}",
     )
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ({"state": "drain"}, "two has left balancer lb"),
+        ({"up": False}, "two is not ready for balancer lb"),
+        ({"weight": 11}, "two has weight 11, usually 100 at balancer lb"),
+    ],
+)
+def test_a_host_that_gets_less_than_the_others_is_named(
+    server: dict[str, Any], said: str
+) -> None:
+    hosts = [HOST, {**HOST, "name": "two", "rotation": {"lb": {**SEEN, **server}}}]
+    found = {**FOUND, "hosts": hosts}
+    assert status.judge(found) == ("degraded", f"v2 serves, but {said}")
+    assert status.judge({**found, "lease": {"by": "ann"}})[0] == "healthy"
+
+
+def test_what_a_person_has_put_into_maintenance_is_well() -> None:
+    seen = {"lb": {**SEEN, "state": "maint", "up": False}}
+    found = {**FOUND, "hosts": [HOST, {**HOST, "rotation": seen}]}
+    assert status.judge(found)[0] == "healthy"
+
+
+def test_a_balancer_out_of_reach_is_named() -> None:
+    said = status.judge({**FOUND, "balancers": {"lb": "no connection"}})
+    assert said == ("degraded", "v2 serves, but balancer lb is out of reach")
 
 
 def test_no_host_is_behind_while_its_journal_is_being_written() -> None:
