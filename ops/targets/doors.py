@@ -131,7 +131,7 @@ class HostDoor:
         """Return the door when something speaks HTTP on the port; 502 is fine."""
         if not port:
             return Front()
-        answer = wire.ask(Request("GET", "/livez", timeout=3.0), port=port)
+        answer = wire.ask(Request("GET", "/livez", timeout=10.0), port=port)
         return Front(_server_pid(), port) if answer.status else Front()
 
     def holder(self, port: int) -> str:

@@ -25,6 +25,8 @@ from ops.errors import StepFailed
 MANIFEST = "FILES"
 _SHA = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1024 * 1024
+# So many files may be new in an environment that still needs no warming up.
+_FEW = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,14 @@ class Store:
                         next="inv deploy, which sends it again",
                     )
                 os.link(source, first)
+                _link_bytecode(source, [site / each.path for each in same])
             first.chmod(0o700 if same[0].executable else 0o600)
             for other in same[1:]:
                 os.link(first, site / other.path)
         (scratch / MANIFEST).write_text("".join(f"{each}\n" for each in entries))
+        if len(sent) <= _FEW and any(self.environments.glob("*/WARM")):
+            # Hardly anything is left to compile.
+            (scratch / "WARM").write_text("")
         (scratch / "READY").write_text("")
         _sync_all(scratch)
         shutil.rmtree(home, ignore_errors=True)
@@ -173,6 +179,22 @@ def _received(stream: BinaryIO, places: dict[str, Path]) -> set[str]:
                 )
             came.add(member.name)
     return came
+
+
+def _link_bytecode(source: Path, places: Iterable[Path]) -> None:
+    """Take over the byte-code of a source that was linked from another environment.
+
+    Byte-code is valid for its source's date and size, which links share.
+    """
+    name = f"{source.stem}.{sys.implementation.cache_tag}.pyc"
+    compiled = source.parent / "__pycache__" / name
+    if source.suffix != ".py" or not compiled.exists():
+        return
+    for place in places:
+        if place.name == source.name:
+            folder = place.parent / "__pycache__"
+            folder.mkdir(exist_ok=True)
+            os.link(compiled, folder / name)
 
 
 def _digest(path: Path) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import py_compile
 import shlex
 import signal
 import socket
@@ -391,6 +392,20 @@ def test_only_what_a_host_lacks_is_sent(store: Store) -> None:
     (site,) = store.environments.glob("two/lib/python3*/site-packages")
     assert (site / "a/x.py").read_bytes() + (site / "a/y.py").read_bytes() == b"samenew"
     assert (store.environments / "two" / "READY").exists()
+
+
+def test_byte_code_comes_along_with_the_source_that_it_is_of(store: Store) -> None:
+    store.lacking_files("one", manifest({"a/x.py": b"x = 1"}))
+    store.make("one", tar(b"x = 1"))
+    (first,) = store.environments.glob("one/lib/python3*/site-packages/a/x.py")
+    compiled = first.parent / "__pycache__" / f"x.{sys.implementation.cache_tag}.pyc"
+    py_compile.compile(str(first), str(compiled), doraise=True)
+    store.lacking_files("two", manifest({"a/x.py": b"x = 1", "a/y.py": b"y"}))
+    store.make("two", tar(b"y"))
+    (second,) = store.environments.glob("two/lib/python3*/site-packages/a/x.py")
+    assert second.stat().st_mtime == first.stat().st_mtime
+    linked = second.parent / "__pycache__" / compiled.name
+    assert linked.read_bytes() == compiled.read_bytes()
 
 
 def test_a_file_that_was_changed_on_the_way_is_refused(store: Store) -> None:
