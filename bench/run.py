@@ -32,10 +32,11 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
         Usage: there is no bench of this name.
         StepFailed: it found what may never be.
     """
-    from bench import first_run, menu, switch
+    from bench import deploy, first_run, menu, switch
     from bench.faults import report as faults
 
     benches: dict[str, Callable[[int], dict[str, Any]]] = {
+        "deploy": deploy.measure,
         "menu": menu.measure,
         "first-run": first_run.measure,
         "switch": switch.measure,
