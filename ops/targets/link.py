@@ -269,6 +269,9 @@ class Link:
             except TimeoutError:
                 if time.monotonic() > until:
                     self.close(f"{verb} had no answer in time")
+                if self.lost and not waiting.done():
+                    # It was sent just when the connection was given up.
+                    raise Unreachable(self.lost) from None
                 continue
             if "error" in said:
                 raise protocol.raised(said["error"], self.address.name)

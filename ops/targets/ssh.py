@@ -35,6 +35,8 @@ from ops.world import Host, World
 # lease that somebody holds.
 AGAIN = 5.0
 _POLL = 0.2
+# Seconds between two looks at whether a host is lost whose answer is waited for.
+_GLANCE = 0.5
 # How long a host may take to say what it looks like, or to take its lease.
 PROMPT = 30.0
 # How long an agent whose connection was cut may go on: its patience, and a margin.
@@ -399,10 +401,11 @@ class SshTarget:
                 sent.said
                 for name, sent in line.sent.items()
                 if isinstance(sent, Sent) and not sent.said.done() and name != own
+                if not sent.link.lost
             ]
             if not due:
                 return self._settle([line])
-            wait_for(due, return_when=FIRST_COMPLETED)
+            wait_for(due, _GLANCE, return_when=FIRST_COMPLETED)
 
     def _settle(self, lines: Sequence[_Line]) -> None:
         """Take answers to events off the list; raise what went wrong first."""
