@@ -230,7 +230,7 @@ def test_a_killed_agent_leaves_the_old_release_and_a_free_lease(
     before = staging.current()
     staging.change()
     deployer = staging.begin("boot")
-    staging.two.inside("pkill", "-KILL", "-f", "agent/[0-9a-f]*.pyz")
+    staging.two.inside("pkill", "-KILL", "-f", "agent/[0-9a-f]{64}")
     _, said = deployer.communicate(timeout=120)
     # Before the step's request was on its way, a new agent has carried it out.
     assert deployer.returncode in (0, 1), said
