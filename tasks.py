@@ -109,6 +109,16 @@ def quality(
     )  # fmt: skip
 
 
+@verb(
+    help={"fetch": "ask the network for a newer one", **_JSON},
+)
+def advisories(c, fetch=True, json=False):
+    """Fetch the advisory database of the dependency gate; say how old it is."""
+    from ops import advisories as known
+
+    known.show(fetch=fetch, as_json=json)
+
+
 @verb
 def fmt(c):
     """Fix formatting and imports."""

@@ -11,12 +11,14 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ops.command import Command
+from ops import errors, folders, report
+from ops.command import Command, Request
+from ops.environment import ROOT
 from ops.shell import run
 
 FRESH_DAYS = 7
@@ -25,6 +27,13 @@ DATABASE = "MLTRADING_ADVISORIES"
 FILES = ("insecure.json", "insecure_full.json")
 # Old releases that any advisory database knows to be bad, and that we never lock.
 CANARIES = (("django", "1.11"), ("pillow", "5.0.0"))
+# Where all records of Python packages are published, as one zip of JSON files.
+SOURCE = "MLTRADING_ADVISORIES_URL"
+OSV = "https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip"
+# A download with fewer packages than this is not the whole; the public one has more
+# than ten times as many.
+FEWEST = 500
+_LARGEST = 256 * 1024 * 1024
 NO_DATABASE = f"not checked: no advisory database; set {DATABASE}"
 
 
@@ -77,11 +86,101 @@ def locked(lock: Path) -> tuple[tuple[str, str], ...]:
 
 
 def database(root: Path, environ: Mapping[str, str]) -> Path | None:
-    """Return the advisory database: named, or in shared/advisories beside us."""
+    """Return the advisory database: the named one, else the newer of two.
+
+    Those are the one that was fetched and shared/advisories beside the checkout.
+    """
     if environ.get(DATABASE):
         return Path(environ[DATABASE])
     beside = root.parent / "shared" / "advisories"
-    return beside if (beside / FILES[0]).is_file() else None
+    found = [f for f in (fetched(environ), beside) if (f / FILES[0]).is_file()]
+    # Their dates are asked for only where there is a choice: a file is large.
+    return max(found, key=_when) if len(found) > 1 else next(iter(found), None)
+
+
+def fetched(environ: Mapping[str, str]) -> Path:
+    """Return the folder of the database that `refresh` keeps."""
+    return folders.cache(environ) / "advisories"
+
+
+def _when(folder: Path) -> datetime.date:
+    try:
+        return dated(folder)
+    except ValueError:
+        return datetime.date.min
+
+
+def refresh(environ: Mapping[str, str], *, timeout: float = 60.0) -> datetime.date:
+    """Fetch the public records, keep them as a database, and return its day.
+
+    The database that was there stays unless the new one is whole and knows the
+    canaries.
+
+    Raises:
+        StepFailed: nothing was fetched, or not such records.
+    """
+    import tempfile
+    import zipfile
+
+    from ops import osv
+    from ops.wire import ask
+
+    source = environ.get(SOURCE) or OSV
+    answer = ask(Request("GET", "", timeout=timeout), url=source, largest=_LARGEST)
+    if answer.status != 200:
+        raise errors.StepFailed(
+            "the advisories can't be fetched",
+            where=source,
+            detail=answer.error or f"HTTP {answer.status}",
+            next=f"{SOURCE}=URL, or {DATABASE}=FOLDER of a database you have",
+        )
+    try:
+        documents = osv.convert(_records(answer.body))
+        names = set(documents[0]["vulnerable_packages"])
+        missed = {name for name, _ in CANARIES} - names
+        if missed or len(names) < FEWEST:
+            raise ValueError(f"only {len(names)} packages, without {missed or 'more'}")
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise errors.StepFailed(
+            "what was fetched is not the advisories", where=source, detail=str(error)
+        ) from None
+    folder = fetched(environ)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        fresh = Path(scratch, "advisories")
+        fresh.mkdir()
+        for name, document in zip(FILES, documents, strict=True):
+            (fresh / name).write_text(json.dumps(document, sort_keys=True))
+        if folder.exists():
+            folder.rename(Path(scratch, "before"))
+        fresh.rename(folder)
+    return dated(folder)
+
+
+def _records(body: bytes) -> Iterator[dict[str, Any]]:
+    import io
+    import zipfile
+
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        for name in archive.namelist():
+            if name.endswith(".json"):
+                yield json.loads(archive.read(name))
+
+
+def _refreshed(
+    folder: Path | None, environ: Mapping[str, str], today: datetime.date
+) -> str:
+    """Refresh a database that is not of today where that is possible.
+
+    Returns why it was not; a named database is pinned and left alone.
+    """
+    if environ.get(DATABASE) or (folder is not None and _when(folder) >= today):
+        return ""
+    try:
+        refresh(environ, timeout=20.0)
+    except errors.StepFailed as error:
+        return error.detail
+    return ""
 
 
 def dated(folder: Path) -> datetime.date:
@@ -178,7 +277,7 @@ def absent(problem: str, *, locked: int, ci: bool, reason: str) -> Judgement:
 
 def fix(judgement: Judgement) -> str:
     """Return what mends a judgement that is about the database or the scan."""
-    newer = f"set {DATABASE} to the folder of a newer database"
+    newer = f"inv advisories, or set {DATABASE} to the folder of a newer database"
     if judgement.result == "STALE" or judgement.findings.startswith(NO_DATABASE):
         return f"{newer}, or {ALLOW}='reason'"
     return newer
@@ -194,6 +293,7 @@ def check(
     ci = environ.get("CI", "").lower() in ("1", "true")
     reason = environ.get(ALLOW, "").strip()
     pins = locked(root / "uv.lock")
+    refused = _refreshed(database(root, environ), environ, today)
     folder = database(root, environ)
     if folder is None:
         answer = scan(pins, None)
@@ -209,7 +309,7 @@ def check(
         date = dated(folder)
     except ValueError as error:
         return Judgement("ERROR", "red", f"{folder}: {error}", locked=len(pins))
-    return judge(
+    said = judge(
         scan(pins, folder),
         locked=len(pins),
         date=date,
@@ -217,6 +317,10 @@ def check(
         ci=ci,
         reason=reason,
     )
+    if said.result == "STALE" and refused:
+        text = f"{said.findings}\nno newer one could be fetched: {refused}"
+        return replace(said, findings=text)
+    return said
 
 
 def scan(pins: tuple[tuple[str, str], ...], folder: Path | None) -> Scan:
@@ -275,3 +379,36 @@ def parse(text: str) -> Scan:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return Scan(0, frozenset(), (), f"its answer can't be read: {error!r}")
     return Scan(read, frozenset(reported), lines)
+
+
+def show(
+    *,
+    fetch: bool = True,
+    as_json: bool = False,
+    root: Path = ROOT,
+    environ: Mapping[str, str] = os.environ,
+    today: datetime.date | None = None,
+) -> None:
+    """Fetch the advisory database, unless one is named, and say how old it is.
+
+    Raises:
+        StepFailed: nothing was fetched, or there is no database to speak of.
+    """
+    if fetch and not environ.get(DATABASE):
+        refresh(environ)
+    folder = database(root, environ)
+    if folder is None:
+        raise errors.StepFailed("there is no advisory database", next="inv advisories")
+    try:
+        date = dated(folder)
+    except ValueError as error:
+        raise errors.StepFailed(
+            "the advisory database can't be read", where=str(folder), detail=str(error)
+        ) from None
+    age = ((today or datetime.datetime.now(datetime.UTC).date()) - date).days
+    if as_json:
+        said = {"folder": str(folder), "date": str(date), "age_days": age}
+        report.as_json({"schema_version": 1, **said, "fresh": age <= FRESH_DAYS})
+        return
+    state = "ok" if age <= FRESH_DAYS else "warned"
+    report.step(state, "advisories", f"of {date}, {age} days old, in {folder}")

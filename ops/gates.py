@@ -132,6 +132,16 @@ TABLE = (
         cost=2.0,
     ),
     Gate(
+        name="licences",
+        argv=(),
+        inputs=("uv.lock",),
+        config=("pyproject.toml#tool.licences",),
+        read_by=("judges", "licences", "toolchain"),
+        fix="lock another package, or decide in [tool.licences] of pyproject.toml",
+        cost=0.1,
+        budget=5.0,
+    ),
+    Gate(
         name="lock",
         argv=("uv", "lock", "--check", "--offline"),
         inputs=("*pyproject.toml", "uv.lock", "requirements.txt"),
@@ -171,6 +181,10 @@ def circumstances(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> dict[st
     values = {name: environ.get(name, "") for name in gate.environment}
     if gate.name == "lock":
         values["uv"] = _program(environ)
+    if gate.name == "licences":
+        from ops import toolchain
+
+        values |= {f"installed {n}": v for n, v in toolchain.installed().items()}
     if gate.name != "dependencies":
         return values
     from ops import advisories

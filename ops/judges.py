@@ -122,6 +122,28 @@ def _dependencies(
     return verdict, said.state != "red" or said.result != "ERROR"
 
 
+def _licences(
+    gate: Gate, tree: Tree, environ: Mapping[str, str]
+) -> tuple[Verdict, bool]:
+    from ops import licences
+
+    policy = tree.config("pyproject.toml#tool.licences")
+    names, found = licences.read(tree.root / "uv.lock")
+    said = licences.problems(
+        names,
+        found,
+        policy.get("allowed", ()),
+        policy.get("known", {}),
+        policy.get("accepted", {}),
+    )
+    data = {"locked": len(names), "read": len(found)}
+    if said:
+        text = "\n".join(said)
+        red = Verdict(gate.name, "red", findings=text, fix=gate.fix, data=data)
+        return red, True
+    return Verdict(gate.name, "green", data=data), True
+
+
 def _lock(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> tuple[Verdict, bool]:
     from ops import artefact
 
@@ -162,6 +184,7 @@ def _migrations(
 WHOLE: Mapping[str, Whole] = {
     "imports": _imports,
     "dependencies": _dependencies,
+    "licences": _licences,
     "lock": _lock,
     "migrations": _migrations,
 }

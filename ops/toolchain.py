@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 # Groups of entry points by which a distribution changes what a tool says.
@@ -60,6 +60,12 @@ def required(metadata: str) -> list[str]:
 def normal(name: str) -> str:
     """Return a distribution's name as the lock writes it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def metadata() -> Iterator[tuple[str, str, str]]:
+    """Yield (name, version, METADATA) of each installed distribution."""
+    for name, (version, folder) in _distributions().items():
+        yield name, version, _read(folder / "METADATA")
 
 
 def program(name: str, environ: Mapping[str, str]) -> str:

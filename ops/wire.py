@@ -49,9 +49,16 @@ def _called(path: Path, timeout: float) -> socket.socket:
 
 
 def ask(
-    request: Request, *, port: int = 0, unix: Path | None = None, url: str = ""
+    request: Request,
+    *,
+    port: int = 0,
+    unix: Path | None = None,
+    url: str = "",
+    largest: int = _LARGEST_BODY,
 ) -> Answer:
     """Send one Request to a loopback port, a unix socket or below an http(s) URL.
+
+    Of the body at most `largest` bytes are read.
 
     Redirects are answers. Whoever answers for https must prove the name by a
     certificate of an authority that this machine trusts.
@@ -75,7 +82,7 @@ def ask(
         headers = {"Connection": "close", **request.headers}
         connection.request(request.method, path, request.body or None, headers)
         answer = connection.getresponse()
-        body = answer.read(_LARGEST_BODY)
+        body = answer.read(largest)
         found = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, found, body, time.monotonic() - begun)
     except (OSError, http.client.HTTPException) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -38,6 +39,12 @@ FAULTS = {
         '"""plan."""\n\nfrom ops import shell\n',
         "ops.plan -> ops.shell",
     ),
+    "licences": (
+        "uv.lock",
+        'version = 1\n[[package]]\nname = "secret-sauce"\nversion = "1"\n'
+        'source = { registry = "r" }\n',
+        "secret-sauce: no licence is known",
+    ),
     "migrations": (
         "packages/marketdata/src/mltrading_marketdata/migrations/versions/0002_less.py",
         "def upgrade():\n    op.drop_table('bar')\n",
@@ -53,7 +60,10 @@ def checkout(root: Path) -> Path:
     head = '[project]\nname = "mltrading"\nversion = "0.1.0"\n'
     head += 'requires-python = ">=3.11"\n\n[tool.uv]\npackage = false\n\n'
     head += '[tool.uv.workspace]\nmembers = ["packages/*", "services/*"]\n\n'
-    write(root, "pyproject.toml", head + SETTINGS[SETTINGS.index("[tool.black]") :])
+    settings = SETTINGS[SETTINGS.index("[tool.black]") :]
+    # Nothing is locked in it, so nothing may be said of single packages.
+    settings = re.sub(r"(?s)\[tool\.licences\.known\].*?(?=\[tool\.cov)", "", settings)
+    write(root, "pyproject.toml", head + settings)
     write(root, ".flake8", (ROOT / ".flake8").read_text())
     write(root, ".gitignore", (ROOT / ".gitignore").read_text())
     for name, folder in OURS.items():

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import http.server
+import io
 import json
+import shutil
+import threading
 import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ops import advisories
+from ops import advisories, errors
 from ops.advisories import CANARIES, Scan, absent, judge, parse
 from ops.loopback import login_service
 
@@ -168,12 +176,200 @@ def test_the_client_reports_a_vulnerable_pin(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_a_database_without_the_canaries_is_an_error(tmp_path: Path) -> None:
     folder = planted(tmp_path / "db", bad={"alpha": ["<1"]})
-    lock = "".join(
+    lock(tmp_path)
+    said = advisories.check(tmp_path, {advisories.DATABASE: str(folder)})
+    assert (said.result, said.state) == ("ERROR", "red")
+    assert "missed the known-bad django, pillow" in said.findings
+
+
+def lock(folder: Path) -> Path:
+    """Write a lock of three packages."""
+    text = "".join(
         f'[[package]]\nname = "{name}"\nversion = "{version}"\n'
         'source = { registry = "r" }\n'
         for name, version in PINS
     )
-    (tmp_path / "uv.lock").write_text(lock)
-    said = advisories.check(tmp_path, {advisories.DATABASE: str(folder)})
+    folder.mkdir(exist_ok=True)
+    (folder / "uv.lock").write_text(text)
+    return folder
+
+
+def _missing(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _half(folder: Path) -> None:
+    (folder / "insecure_full.json").unlink()
+
+
+def _empty(folder: Path) -> None:
+    for name in advisories.FILES:
+        document = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**document, "vulnerable_packages": {}}))
+
+
+def _old(folder: Path) -> None:
+    for name in advisories.FILES:
+        document = json.loads((folder / name).read_text())
+        document["meta"]["timestamp"] = 1728518400
+        (folder / name).write_text(json.dumps(document))
+
+
+def _corrupt(folder: Path) -> None:
+    file = folder / "insecure_full.json"
+    file.write_text(file.read_text()[:-200])
+
+
+def _other_layout(folder: Path) -> None:
+    for name in advisories.FILES:
+        document = json.loads((folder / name).read_text())
+        document["meta"]["schema_version"] = "1.0.0"
+        (folder / name).write_text(json.dumps(document))
+
+
+def _one_canary(folder: Path) -> None:
+    for name in advisories.FILES:
+        document = json.loads((folder / name).read_text())
+        del document["vulnerable_packages"][CANARIES[0][0]]
+        (folder / name).write_text(json.dumps(document))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("damage", "result"),
+    [
+        (_missing, "ERROR"),
+        (_half, "ERROR"),
+        (_empty, "ERROR"),
+        (_corrupt, "ERROR"),
+        (_other_layout, "ERROR"),
+        (_one_canary, "ERROR"),
+        (_old, "STALE"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value).strip("_"),
+)
+def test_no_damage_to_the_database_passes_silently_in_ci(
+    tmp_path: Path, damage: Callable[[Path], None], result: str
+) -> None:
+    folder = planted(tmp_path / "db", bad=CANARY_SPECS)
+    damage(folder)
+    environ = {advisories.DATABASE: str(folder), "CI": "true"}
+    said = advisories.check(lock(tmp_path / "here"), environ)
+    assert (said.result, said.state) == (result, "red"), said.findings
+
+
+@pytest.mark.integration
+def test_a_login_service_that_died_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def dead() -> Iterator[str]:
+        with login_service() as address:
+            pass
+        yield address
+
+    monkeypatch.setattr("ops.loopback.login_service", dead)
+    folder = planted(tmp_path / "db", bad=CANARY_SPECS)
+    said = advisories.check(lock(tmp_path / "here"), {advisories.DATABASE: str(folder)})
     assert (said.result, said.state) == ("ERROR", "red")
-    assert "missed the known-bad django, pillow" in said.findings
+
+
+@pytest.mark.integration
+def test_no_network_and_no_database_is_no_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever needs the network asks a port at which nobody listens.
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    environ = {
+        advisories.SOURCE: "http://127.0.0.1:9/all.zip",
+        "MLTRADING_CACHE": str(tmp_path / "cache"),
+    }
+    said = advisories.check(lock(tmp_path / "here"), environ)
+    assert (said.result, said.state) == ("ERROR", "warned")
+    strict = advisories.check(lock(tmp_path / "here"), {**environ, "CI": "true"})
+    assert strict.state == "red"
+
+
+@contextlib.contextmanager
+def published(*records: dict[str, Any], padding: int = 0) -> Iterator[str]:
+    """Serve records the way they are published; yield their address."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        every = [*records, *(osv_record(f"pad{n}", "9") for n in range(padding))]
+        for number, item in enumerate(every):
+            file.writestr(f"{number}.json", json.dumps(item))
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(archive.getvalue())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/all.zip"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def osv_record(name: str, fixed: str) -> dict[str, Any]:
+    span = {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": fixed}]}
+    return {
+        "id": f"OSV-{name}",
+        "modified": datetime.datetime.now(datetime.UTC).isoformat(),
+        "affected": [
+            {"package": {"ecosystem": "PyPI", "name": name}, "ranges": [span]}
+        ],
+    }
+
+
+KNOWN_BAD = [osv_record(name, "99") for name, _ in CANARIES]
+
+
+@pytest.mark.integration
+def test_a_database_is_fetched_where_there_is_a_network(tmp_path: Path) -> None:
+    environ = {"MLTRADING_CACHE": str(tmp_path / "cache")}
+    bad = osv_record("alpha", "1.5")
+    with published(*KNOWN_BAD, bad, padding=advisories.FEWEST) as address:
+        said = advisories.check(
+            lock(tmp_path / "here"), {**environ, advisories.SOURCE: address}
+        )
+    assert said.result == "VULNERABLE"
+    assert said.findings == "alpha 1.0: OSV-alpha"
+    assert said.age_days == 0
+
+
+@pytest.mark.parametrize(
+    "records", [[], [{"id": "x"}], KNOWN_BAD, [osv_record("alpha", "9")]]
+)
+def test_a_download_that_is_not_whole_replaces_nothing(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    environ = {"MLTRADING_CACHE": str(tmp_path)}
+    planted(tmp_path / "advisories", bad=CANARY_SPECS)
+    before = (tmp_path / "advisories/insecure.json").read_text()
+    with published(*records) as address, pytest.raises(errors.StepFailed):
+        advisories.refresh({**environ, advisories.SOURCE: address})
+    assert (tmp_path / "advisories/insecure.json").read_text() == before
+
+
+def test_the_newer_database_is_taken(tmp_path: Path) -> None:
+    environ = {"MLTRADING_CACHE": str(tmp_path / "cache")}
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "shared").mkdir()
+    ours = planted(tmp_path / "cache" / "advisories", bad=CANARY_SPECS)
+    beside = planted(tmp_path / "shared" / "advisories", bad=CANARY_SPECS)
+    _old(beside)
+    assert advisories.database(tmp_path / "here", environ) == ours
+    _old(ours)
+    shutil.rmtree(beside)
+    planted(beside, bad=CANARY_SPECS)
+    assert advisories.database(tmp_path / "here", environ) == beside

@@ -76,12 +76,12 @@ def test_whoever_stops_reading_ends_the_programs_that_run(tmp_path: Path) -> Non
         break
 
 
-INTERRUPTED = """
+INTERRUPTED = r"""
 import sys
 from ops.command import Command
 from ops.scheduler import Job, side_by_side
 from ops.shell import run
-inner = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+inner = "import os, time; os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"
 act = lambda: run(Command((sys.executable, "-c", inner)), stream=True)
 list(side_by_side([Job("a", act), Job("b", act)], 2))
 """
