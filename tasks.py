@@ -196,6 +196,7 @@ def ci(c):
         "canary": "shares that a first host gets and is watched with: 10%,50%",
         "allow-inconclusive": "go on where a canary gets too few requests to judge by",
         "wait": "seconds to wait for whoever holds the lease",
+        "allow-stale-advisories": "why an old advisory database may do",
         **_DRY,
         **_JSON,
     }
@@ -208,6 +209,7 @@ def deploy(
     canary="",
     allow_inconclusive=False,
     wait=0,
+    allow_stale_advisories="",
     dry_run=False,
     json=False,
 ):
@@ -223,6 +225,7 @@ def deploy(
         wait=wait,
         dry_run=dry_run,
         as_json=json,
+        stale_because=allow_stale_advisories,
     )
 
 

@@ -18,13 +18,16 @@ from typing import Any, TextIO
 from ops import report
 from ops.scheduler import Job
 
+_WORST = ("ok", "warned", "failed")
+_SIGNS = {"ok": ("✓", "green"), "warned": ("!", "yellow"), "failed": ("✗", "red")}
+
 
 @dataclass(slots=True)
 class _Step:
     jobs: int
     begun: float | None = None
     ended: int = 0
-    red: bool = False
+    state: str = "ok"
     took: float = 0.0
 
 
@@ -48,14 +51,14 @@ class Board:
             step = self.steps[job.name]
             step.begun = step.begun or time.monotonic()
 
-    def ended(self, job: Job, red: bool) -> None:
-        """Note that a job has ended; print its step where that was the last."""
+    def ended(self, job: Job, state: str) -> None:
+        """Note that a job ended as `ok`, `warned` or `failed`; print a whole step."""
         step = self.steps[job.name]
         step.ended += 1
-        step.red |= red
+        step.state = max(step.state, state, key=_WORST.index)
         step.took = time.monotonic() - (step.begun or time.monotonic())
         if self.lines and step.ended == step.jobs:
-            report.step("failed" if step.red else "ok", job.name, "", step.took)
+            report.step(step.state, job.name, "", step.took)
 
 
 def on_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -98,9 +101,9 @@ def _table(board: Board, begun: float) -> Any:
     table = Table.grid(padding=(0, 2))
     for name, step in board.steps.items():
         done = step.ended == step.jobs
-        tone = "red" if step.red else "green" if done else "dim"
+        sign, tone = _SIGNS[step.state] if done or step.state != "ok" else ("·", "dim")
         table.add_row(
-            f"  [{tone}]{'✗' if step.red else '✓' if done else '·'}[/]",
+            f"  [{tone}]{sign}[/]",
             name,
             ProgressBar(step.jobs, step.ended, width=20),
             report.seconds(_elapsed(step)),

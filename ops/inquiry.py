@@ -237,8 +237,10 @@ def _ask_all(questions: Sequence[Question], store: Store, asking: Asking) -> Non
                 _fill_in(question, batch, said_, store, asking)
                 size = sum(_size(tree, path) for path in batch)
                 paces.setdefault(job.name, []).append((size, said_.seconds))
-                red = any(v.state == "red" for v in said_.verdicts.values())
-                drawn.ended(job, red)
+                states = {verdict.state for verdict in said_.verdicts.values()}
+                red = "red" in states
+                warned = "warned" if "warned" in states else "ok"
+                drawn.ended(job, "failed" if red else warned)
                 if red and asking.fail_fast:
                     break
     store.remember({_PACE: {**pace, **_paces(paces)}})
