@@ -9,6 +9,7 @@ keep_bytecode()
 contract_usage_errors()
 
 _ENV = {"env": "environment, a row of ops/environments.toml"}
+_HOST = {"host": "one host of several, as inv status names it"}
 _DRY = {"dry-run": "show the plan and change nothing"}
 _JSON = {"json": "print one JSON document instead of text"}
 
@@ -327,12 +328,12 @@ def approve(c, env, artefact, hours=4.0, json=False):
     approval.approve(env, artefact, by=delivery.by_whom(), hours=hours, as_json=json)
 
 
-@verb(help={**_ENV, **_DRY})
-def restart(c, env="local", dry_run=False):
+@verb(help={**_ENV, **_HOST, **_DRY})
+def restart(c, env="local", host="", dry_run=False):
     """Renew the workers of what serves, without a failed request."""
     from ops import operate
 
-    operate.restart(env, dry_run=dry_run)
+    operate.restart(env, host=host, dry_run=dry_run)
 
 
 @verb(help={**_ENV, **_DRY})
@@ -384,28 +385,36 @@ def maintenance(
     )  # fmt: skip
 
 
-@verb(name="exec", help={**_ENV, "command": 'such as "python -m pip list"'})
-def exec_(c, command, env="local"):
+@verb(
+    name="exec",
+    help={
+        **_ENV,
+        **_HOST,
+        "command": 'such as "python -m pip list"',
+        "all-hosts": "on every host, one after the other",
+    },
+)
+def exec_(c, command, env="local", host="", all_hosts=False):
     """Run a program as the release that serves would; pass its exit code on."""
     from ops import operate
 
-    raise SystemExit(operate.exec_(env, command))
+    raise SystemExit(operate.exec_(env, command, host=host, every=all_hosts))
 
 
-@verb(help=_ENV)
-def shell(c, env="local"):
+@verb(help={**_ENV, **_HOST})
+def shell(c, env="local", host=""):
     """Open Python as the release that serves sees it."""
     from ops import operate
 
-    raise SystemExit(operate.shell(env))
+    raise SystemExit(operate.shell(env, host=host))
 
 
-@verb(help={**_ENV, "command": "one statement instead of a prompt"})
-def psql(c, env="local", command=""):
+@verb(help={**_ENV, **_HOST, "command": "one statement instead of a prompt"})
+def psql(c, env="local", command="", host=""):
     """Open psql, or sqlite3, on the database of what serves."""
     from ops import operate
 
-    raise SystemExit(operate.psql(env, command))
+    raise SystemExit(operate.psql(env, command, host=host))
 
 
 @verb(help={**_ENV, "port": "port of the front door, 0 picks a free one", **_DRY})

@@ -232,7 +232,7 @@ def _then(row: Variable) -> str:
 # Restart and tidy up ------------------------------------------------------------------
 
 
-def restart(name: str, *, dry_run: bool = False) -> None:
+def restart(name: str, *, host: str = "", dry_run: bool = False) -> None:
     """Renew every worker of the current release, without a request being lost.
 
     gunicorn's master keeps the socket open, forks new workers and lets the old ones
@@ -247,21 +247,28 @@ def restart(name: str, *, dry_run: bool = False) -> None:
         closing(open_target(environment)) as target,
         acting(target, environment, "a restart", 0.0, dry_run) as world,
     ):
-        plan = plan_restart(world, environment)
+        plan = plan_restart(world, environment, host)
         if not _only_shown(plan, dry_run):
             Rollout(target, environment, by_whom()).carry_out(plan)
 
 
-def plan_restart(world: World, environment: Environment) -> Plan:
+def plan_restart(world: World, environment: Environment, name: str = "") -> Plan:
     """Return the plan that renews the current release, one host after the other. Pure.
 
+    A host that does not answer well afterwards keeps the next one from being touched.
+
     Raises:
-        Refused: nothing is deployed, or what is does not run.
+        Usage: no such host. Refused: nothing is deployed, or what is does not run.
     """
     number = _current(world, environment)
     budget = environment.budget
     steps: list[Step] = []
-    for stage, host in enumerate(world.reached):
+    chosen = [host for host in world.named(name) if not host.unreachable]
+    if not chosen:
+        raise Refused(
+            f"{name} can't be reached", next=f"inv doctor --env {world.environment}"
+        )
+    for stage, host in enumerate(chosen):
         slot = host.slot(number)
         if slot is None or not slot.alive:
             raise Refused(
@@ -269,16 +276,15 @@ def plan_restart(world: World, environment: Environment) -> Plan:
                 where=host.name,
                 next=f"inv up --env {environment.name}",
             )
+        pages = "ask the pages through the front door"
         asked = f"ask v{number}: live, ready, version, three times in a row"
         wait = budget.boot + _BUSY
         text = f"renew the workers of v{number}, socket open"
         steps += [
             Step("reload", host.name, text, number, wait, stage=stage),
             Step("gate", host.name, asked, number, budget.gate, stage=stage),
+            Step("smoke", host.name, pages, number, budget.smoke, stage=stage),
         ]
-    first, last = world.reached[0].name, len(world.reached)
-    text = "ask the pages through the front door"
-    steps.append(Step("smoke", first, text, number, budget.smoke, stage=last))
     notes = _left_out(world)
     return Plan("restart", environment.name, tuple(steps), number, number, notes)
 
@@ -378,11 +384,17 @@ def _unlock(
 
 
 def _free(target: Target, as_json: bool) -> None:
-    left = target.observe().history.open
+    world = target.observe()
+    left = world.history.open
+    away = [host.name for host in world.hosts if host.unreachable]
     if as_json:
-        report.as_json({"held": False, "unfinished": left.id if left else None})
+        unfinished = left.id if left else None
+        report.as_json({"held": False, "unfinished": unfinished, "unknown": away})
         return
     report.say("  the lease is free: there is nothing to unlock")
+    if away:
+        names = ", ".join(away)
+        report.say(f"  not known of {names}, which can't be reached", "yellow")
     if left is not None:
         report.say(
             f"  {left.op} {left.id} of {left.by or 'somebody'} did not end; the kernel "
@@ -434,10 +446,11 @@ def _audit(
 # Programs -----------------------------------------------------------------------------
 
 
-def exec_(name: str, command: str) -> int:
+def exec_(name: str, command: str, *, host: str = "", every: bool = False) -> int:
     """Run a program with the current release's interpreter and environment.
 
-    Returns its exit code; what it prints goes where ours goes.
+    On one host, or on `every` one, in order. Returns its exit code, the first that is
+    not 0; what it prints goes where ours goes.
     """
     try:
         words = shlex.split(command)
@@ -447,30 +460,68 @@ def exec_(name: str, command: str) -> int:
         raise Usage(
             "no command", where="--command", allowed='such as "python -m pip list"'
         )
-    return _attend(name, "exec", words)
+    if every and host:
+        raise Usage("one host or all", where="--host, --all-hosts", allowed="one flag")
+    return _attend(name, "exec", words, host, every=every)
 
 
-def shell(name: str) -> int:
+def shell(name: str, *, host: str = "") -> int:
     """Open Python as the current release sees it; return its exit code."""
-    return _attend(name, "shell", ())
+    return _attend(name, "shell", (), host)
 
 
-def psql(name: str, command: str = "") -> int:
+def psql(name: str, command: str = "", *, host: str = "") -> int:
     """Open psql, or sqlite3, on the current release's database; return its exit code.
 
     The password goes through the environment, never through an argument.
     """
-    return _attend(name, "database", (command,) if command else ())
+    return _attend(name, "database", (command,) if command else (), host)
 
 
-def _attend(name: str, kind: str, words: Sequence[str]) -> int:
+def _attend(
+    name: str, kind: str, words: Sequence[str], host: str, *, every: bool = False
+) -> int:
     environment = load(name)
     with closing(open_target(environment)) as target:
         world = target.observe()
-        number = _current(world, environment)
-        host = world.serving[0].name
-        facts = target.act(host, "attend", number=number, kind=kind, words=list(words))
-    return int(facts["code"])
+        chosen = where_to_run(world, environment, host, every=every)
+        codes = []
+        for each in chosen:
+            if len(world.hosts) > 1:
+                report.say(f"  on {each.name}, v{each.current}", "dim")
+            said = {"number": each.current, "kind": kind, "words": list(words)}
+            codes.append(int(target.act(each.name, "attend", **said)["code"]))
+    return next((code for code in codes if code), 0)
+
+
+def where_to_run(
+    world: World, environment: Environment, host: str = "", *, every: bool = False
+) -> tuple[Host, ...]:
+    """Return the hosts whose release a program is to run as. Pure.
+
+    The host that was named, every one, or the first that serves what the environment
+    does.
+
+    Raises:
+        Usage: no such host. Refused: nothing is deployed there, or it is out of reach.
+    """
+    named = world.named(host) if host or every else world.serving
+    if not host:
+        _current(world, environment)
+    for each in named:
+        if each.unreachable:
+            raise Refused(
+                f"{each.name} can't be reached: {each.unreachable}",
+                where=environment.name,
+                next=f"inv doctor --env {environment.name}",
+            )
+        if each.current is None:
+            raise Refused(
+                f"nothing is deployed on {each.name}",
+                where=environment.name,
+                next=f"inv deploy --env {environment.name}",
+            )
+    return named if host or every else named[:1]
 
 
 # Small parts --------------------------------------------------------------------------

@@ -80,13 +80,14 @@ def _glance(name: str) -> dict[str, Any]:
 def _raise(found: Mapping[str, Any]) -> None:
     """End with 1 where all is not well."""
     name = found["environment"]
+    away = any(host["unreachable"] for host in found["hosts"])
     if found["verdict"] == "nothing":
         raise Refused(found["said"], next=f"inv deploy --env {name}")
     if found["verdict"] == "down":
         raise StepFailed(
-            f"{found['current']} should serve and does not: {found['problem']}",
+            f"{found['current']} should serve and does not: {found['said']}",
             where=found["url"],
-            next=f"inv up --env {name}",
+            next=f"inv {'doctor' if away else 'up'} --env {name}",
         )
     if found["verdict"] == "degraded":
         raise StepFailed(
@@ -107,10 +108,10 @@ def judge(found: Mapping[str, Any]) -> tuple[str, str]:
     """
     if found["current"] is None:
         return "nothing", f"nothing is deployed on {found['environment']}"
-    if found["problem"]:
-        return "down", found["problem"]
     hosts = found["hosts"]
     wrong = [f"{each['name']} is out of reach" for each in hosts if each["unreachable"]]
+    if found["problem"]:
+        return "down", "; ".join((found["problem"], *wrong))
     for host in hosts:
         if not host["unreachable"] and not host["alive"]:
             wrong.append(f"nothing serves on {host['name']}")
@@ -212,9 +213,13 @@ def _asked(target: Target, world: World) -> tuple[str, dict[str, bool]]:
     record = world.record(world.current)
     wanted = record.artefact if record else ""
     probes = probe.gate(f"v{world.current}", wanted)
-    problem = probe.worst(probes, target.ask_front([each.request for each in probes]))
+    for each in probes:
+        # One after the other: a host that is gone is waited for once.
+        problem = probe.worst([each], target.ask_front([each.request]))
+        if problem:
+            return problem, {}
     said = probe.parsed(target.ask_front([Request("GET", "/health")])[0])
-    return problem, (said or {}).get("checks", {})
+    return "", (said or {}).get("checks", {})
 
 
 def _host(host: Host, world: World) -> dict[str, Any]:

@@ -510,8 +510,12 @@ def _attend(agent: Agent, arguments: dict[str, Any]) -> int:
     try:
         return int(Hands(agent).attend(**arguments)["code"])
     except OpsError as error:
-        print(f"{error.what} {error.where}".strip(), file=sys.stderr)
-        return 1
+        # It reads on the deployer's terminal as an error of its own would.
+        print(f"\n{error.word}: {error.what}", file=sys.stderr)
+        for name in ("where", "allowed", "next"):
+            if getattr(error, name):
+                print(f"  {name + ':':<9}{getattr(error, name)}", file=sys.stderr)
+        return error.code
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,30 @@ def test_a_fleet_is_restarted_one_host_after_the_other() -> None:
     gone = replace(world.hosts[0], name="c", unreachable="no route")
     plan = plan_restart(replace(world, hosts=(*hosts, gone)), worlds.ENVIRONMENT)
     assert [(step.verb, step.host, step.stage) for step in plan.steps] == [
-        *(("reload", "a", 0), ("gate", "a", 0)),
-        *(("reload", "b", 1), ("gate", "b", 1)),
-        ("smoke", "a", 2),
+        *(("reload", "a", 0), ("gate", "a", 0), ("smoke", "a", 0)),
+        *(("reload", "b", 1), ("gate", "b", 1), ("smoke", "b", 1)),
     ]
     assert plan.notes == ("not reached, left as it is: c",)
+    one = plan_restart(replace(world, hosts=(*hosts, gone)), worlds.ENVIRONMENT, "b")
+    assert {step.host for step in one.steps} == {"b"}
+
+
+def test_a_program_runs_where_it_is_asked_to() -> None:
+    world = worlds.world({"current": 1, "slots": {"1": "alive a"}})
+    hosts = tuple(replace(world.hosts[0], name=name) for name in "ab")
+    gone = replace(world.hosts[0], name="c", unreachable="no route")
+    bare = replace(world.hosts[0], name="d", current=None)
+    world = replace(world, hosts=(gone, *hosts))
+    where = partial(operate.where_to_run, world, worlds.ENVIRONMENT)
+    assert [host.name for host in where()] == ["a"]
+    assert [host.name for host in where("b")] == ["b"]
+    with pytest.raises(Refused, match="c can't be reached: no route"):
+        where(every=True)
+    with pytest.raises(Usage) as usage:
+        where("nowhere")
+    assert usage.value.allowed == "c, a, b"
+    with pytest.raises(Refused, match="nothing is deployed on d"):
+        operate.where_to_run(replace(world, hosts=(bare,)), worlds.ENVIRONMENT, "d")
 
 
 def test_pruning_names_what_goes_and_keeps_what_a_rollback_needs() -> None:
