@@ -173,12 +173,21 @@ def test(
     suite.run(kinds, python=python, fail_fast=fail_fast, coverage=coverage)
 
 
-@verb(help={"allow-dirty": "build from files that are not committed", **_JSON})
-def build(c, allow_dirty=False, json=False):
+@verb(
+    help={
+        "allow-dirty": "build from files that are not committed",
+        "verify": "build twice more, elsewhere, and compare every byte",
+        "python": "with --verify: also by these comma-separated versions",
+        **_JSON,
+    }
+)
+def build(c, allow_dirty=False, verify=False, python="", json=False):
     """Build the artefact: wheels, sdists, manifest, SBOM, proved by importing it."""
     from ops import artefact
 
-    artefact.build_task(allow_dirty=allow_dirty, as_json=json)
+    artefact.build_task(
+        allow_dirty=allow_dirty, again=verify, python=python, as_json=json
+    )
 
 
 @verb

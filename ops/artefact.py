@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ops import errors, report
+from ops import errors, provenance, report
 from ops.command import Command
 from ops.environment import ROOT
 from ops.release import Schema
@@ -67,6 +67,11 @@ class _Part:
     digest: str
     size: int
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the manifest says of the file."""
+        return {"sha256": self.digest, "bytes": self.size}
+
 
 def build(
     root: Path = ROOT, *, allow_dirty: bool = False, full: bool = True
@@ -102,6 +107,8 @@ def build(
     _prune(store)
     path = root / "dist" / digest[:12]
     manifest = _manifest(root, path, parts, digest, commit, dirty)
+    parts.append(_provenance(store, manifest))
+    manifest["files"][provenance.NAME] = parts[-1].said
     _place(path, parts, manifest)
     artefact = Artefact(
         digest=digest,
@@ -215,27 +222,40 @@ def _package(root: Path, package: str, store: Path, full: bool) -> tuple[Path, b
     folder = store / f"{name}-{_content(root, package)}"
     wanted = ["--wheel"] * (not any(folder.glob("*.whl")))
     wanted += ["--sdist"] * (full and not any(folder.glob("*.tar.gz")))
-    for kind in wanted:
+    if wanted:
         with tempfile.TemporaryDirectory(dir=store) as scratch:
-            result = run(
-                Command(
-                    (
-                        *(sys.executable, "-m", "build", "--no-isolation", kind),
-                        *("--skip-dependency-check", "--outdir", scratch, package),
-                    ),
-                    cwd=root,
-                    env={"SOURCE_DATE_EPOCH": EPOCH, "PYTHONDONTWRITEBYTECODE": None},
-                )
-            )
-            if not result.ok:
-                raise errors.StepFailed(
-                    f"{package} does not build", detail=result.tail()
-                )
+            build_package(root, package, Path(scratch), wanted)
             folder.mkdir(exist_ok=True)
             for file in Path(scratch).iterdir():
                 file.replace(folder / file.name)
     os.utime(folder)
     return folder, not wanted
+
+
+def build_package(
+    root: Path,
+    package: str,
+    folder: Path,
+    kinds: Sequence[str],
+    python: str = sys.executable,
+) -> None:
+    """Build a package into a folder; `kinds` are --wheel, --sdist or both.
+
+    Raises:
+        StepFailed: it does not build.
+    """
+    result = run(
+        Command(
+            (
+                *(python, "-m", "build", "--no-isolation", *kinds),
+                *("--skip-dependency-check", "--outdir", str(folder), package),
+            ),
+            cwd=root,
+            env={"SOURCE_DATE_EPOCH": EPOCH, "PYTHONDONTWRITEBYTECODE": None},
+        )
+    )
+    if not result.ok:
+        raise errors.StepFailed(f"{package} does not build", detail=result.tail())
 
 
 def _content(root: Path, package: str) -> str:
@@ -296,6 +316,16 @@ def _bill_of_materials(root: Path, store: Path, digest: str) -> _Part:
     return _part(file, "sbom.cdx.json")
 
 
+def _provenance(store: Path, manifest: Mapping[str, Any]) -> _Part:
+    """Return the statement of where the files come from."""
+    text = provenance.statement(manifest, os.environ)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    file = store / f"provenance-{digest[:16]}.json"
+    if not file.exists():
+        _atomically(file, text)
+    return _part(file, provenance.NAME)
+
+
 def _part(file: Path, name: str = "") -> _Part:
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -327,7 +357,7 @@ def _manifest(
         for name, said in before.get("files", {}).items()
         if (path / name).is_file()
     }
-    files |= {p.name: {"sha256": p.digest, "bytes": p.size} for p in parts}
+    files |= {part.name: part.said for part in parts}
     versions = installed()
     lock = hashlib.sha256((root / "uv.lock").read_bytes()).hexdigest()
     return {
@@ -346,6 +376,7 @@ def _manifest(
         "files": files,
         "schema": _schema([p.source for p in parts if p.name.endswith(".whl")]),
         "proof": before.get("proof"),
+        "reproduced": before.get("reproduced"),
     }
 
 
@@ -449,12 +480,25 @@ def build_task(
     *,
     allow_dirty: bool = False,
     full: bool = True,
+    again: bool = False,
+    python: str = "",
     as_json: bool = False,
     root: Path = ROOT,
 ) -> Artefact:
-    """Build and show the files, the folder and the seconds."""
+    """Build and show the files, the folder and the seconds.
+
+    `again` builds everything twice more, elsewhere, and compares; also by each of the
+    comma-separated versions of `python`.
+    """
     artefact = build(root, allow_dirty=allow_dirty, full=full)
     manifest = json.loads((artefact.path / "manifest.json").read_text())
+    if again or python:
+        from ops import reproduction, suite
+
+        names = [name.strip() for name in python.split(",") if name.strip()]
+        others = [suite.interpreter(name, root) for name in names]
+        manifest["reproduced"] = reproduction.reproduce(artefact, root, others)
+        _write(artefact.path, manifest)
     if as_json:
         extra = {"path": str(artefact.path.relative_to(root))}
         report.as_json({**manifest, **extra, "seconds": round(artefact.seconds, 3)})
@@ -468,6 +512,10 @@ def build_task(
     report.say(f"\nartefact {artefact.digest[:12]} of {artefact.commit[:12]}{marked}")
     if manifest["proof"]:
         report.say("installed in an empty environment and imported")
+    if manifest["reproduced"]:
+        said = manifest["reproduced"]
+        pythons = ", ".join(said["pythons"])
+        report.say(f"built {said['builds']} times more by {pythons}: the same bytes")
     state = "nothing changed" if artefact.reused else "built"
     report.say(f"{state} in {report.seconds(artefact.seconds)}")
     report.data(str(artefact.path.relative_to(root)))

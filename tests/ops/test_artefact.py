@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import artefact, errors
+from ops import artefact, errors, provenance, reproduction
 from ops.artefact import build
 from tests.ops.checkouts import checkout, commit, must, write
 
@@ -35,6 +35,7 @@ def test_the_manifest_names_every_file_with_its_digest(tree: Path) -> None:
         "mltrading_dashboard-0.1.0-py3-none-any.whl",
         "mltrading_health-0.1.0-py3-none-any.whl",
         "mltrading_marketdata-0.1.0-py3-none-any.whl",
+        "provenance.json",
         "requirements.txt",
     }
     assert made.path.name == made.digest[:12] == manifest["digest"][:12]
@@ -174,3 +175,70 @@ def test_the_task_prints_the_folder_as_data(
     shown = capsys.readouterr()
     assert shown.out == f"dist/{made.digest[:12]}\n"
     assert "mltrading_health-0.1.0-py3-none-any.whl" in shown.err
+
+
+@pytest.mark.integration
+def test_the_provenance_names_every_other_file_and_the_commit(tree: Path) -> None:
+    made = build(tree, full=False)
+    said = json.loads((made.path / "provenance.json").read_text())
+    files = artefact.verify(made.path)["files"]
+    subjects = {item["name"]: item["digest"]["sha256"] for item in said["subject"]}
+    assert subjects == {
+        name: file["sha256"]
+        for name, file in files.items()
+        if name != "provenance.json"
+    }
+    source, *_ = said["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert source["digest"] == {"gitCommit": made.commit}
+
+
+@pytest.mark.integration
+def test_building_again_elsewhere_gives_the_same_bytes(tree: Path) -> None:
+    made = artefact.build_task(root=tree, again=True)
+    assert artefact.verify(made.path)["reproduced"]["builds"] == reproduction.TIMES
+
+
+@pytest.mark.integration
+def test_a_build_that_reads_the_clock_is_found(tree: Path) -> None:
+    settings = tree / "packages/health/pyproject.toml"
+    hook = "\n[tool.hatch.build.targets.wheel.hooks.custom]\npath = 'clock.py'\n"
+    settings.write_text(settings.read_text() + hook)
+    write(
+        tree,
+        "packages/health/clock.py",
+        "import pathlib, time\n"
+        "from hatchling.builders.hooks.plugin.interface import BuildHookInterface\n\n\n"
+        "class Hook(BuildHookInterface):\n"
+        "    def initialize(self, version, build_data):\n"
+        "        file = pathlib.Path(self.root, 'now.txt')\n"
+        "        file.write_text(str(time.time_ns()))\n"
+        "        place = 'mltrading_health/now.txt'\n"
+        "        build_data['force_include'][str(file)] = place\n",
+    )
+    made = build(tree, full=False, allow_dirty=True)
+    with pytest.raises(errors.StepFailed, match="not the same when built again") as bad:
+        reproduction.reproduce(made, tree)
+    assert "mltrading_health" in bad.value.detail
+
+
+@pytest.mark.integration
+def test_the_bill_of_materials_is_the_same_wherever_it_is_made(
+    tree: Path, original: Path
+) -> None:
+    bills = [
+        (build(root).path / "sbom.cdx.json").read_bytes() for root in (tree, original)
+    ]
+    assert bills[0] == bills[1] and str(tree).encode() not in bills[0]
+
+
+def test_the_builder_is_the_workflow_where_there_is_one() -> None:
+    manifest = {"files": {}, "builders": {}, "commit": "c", "digest": "d"}
+    manifest |= {"lock_sha256": "l", "dirty": False, "python": "3.13"}
+    environ = {
+        "GITHUB_SERVER_URL": "https://github.com",
+        "GITHUB_REPOSITORY": "a/b",
+        "GITHUB_WORKFLOW_REF": "a/b/.github/workflows/ci-cd.yml@refs/heads/main",
+    }
+    said = json.loads(provenance.statement(manifest, environ))
+    builder = said["predicate"]["runDetails"]["builder"]["id"]
+    assert builder == f"https://github.com/{environ['GITHUB_WORKFLOW_REF']}"
