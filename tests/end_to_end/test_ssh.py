@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -328,6 +330,64 @@ def test_a_cable_that_is_pulled_during_a_deploy_leaves_the_old_release(
     again = staging.deploy("--wait", "30")
     assert again.returncode == 0, again.stderr
     assert len(set(staging.current())) == 1
+
+
+def test_people_read_a_page_while_a_deploy_goes_on_behind_it(staging: Staging) -> None:
+    def person(host: Host) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{host.address}/", timeout=5) as said:
+                return said.status, said.read().decode()
+        except urllib.error.HTTPError as said:
+            return said.code, said.read().decode()
+
+    words = ("maintenance", "on", "--env", "staging", "--message", "Back <soon>")
+    assert staging.inv(*words).returncode == 0
+    staging.change()
+    out = staging.deploy()
+    assert out.returncode == 0 and "maintenance is on" in out.stderr, out.stderr
+    assert len(set(staging.current())) == 1
+    for host in staging.served:
+        status, page = person(host)
+        assert status == 503 and "Back &lt;soon&gt;" in page
+    found = json.loads(staging.inv("status", "--env", "staging", "--json").stdout)
+    assert (found["verdict"], found["maintenance"]["message"]) == (
+        "maintenance",
+        "Back <soon>",
+    )
+    assert staging.inv("maintenance", "off", "--env", "staging").returncode == 0
+    assert [person(host)[0] for host in staging.served] == [200, 200]
+
+
+def test_following_the_logs_survives_a_cut_without_loss_or_repeats(
+    staging: Staging,
+) -> None:
+    def write(*numbers: int) -> None:
+        for number in numbers:
+            at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+            for host in staging.served:
+                log = host.root / ROOT[1:] / "current" / "app.log"
+                with log.open("a") as file:
+                    file.write(f"{at}.{number:03}Z INFO counted {number}\n")
+
+    write(1)
+    words = ("logs", "--env", "staging", "--follow", "--grep", "counted", "--json")
+    follower = staging.start(*words)
+    watchdog = threading.Timer(60, follower.kill)
+    watchdog.start()
+    lines = [follower.stdout.readline() for _ in range(2)]
+    staging.two.inside("pkill", "-KILL", "-f", "sshd: deploy")
+    write(2, 3)
+    lines += [follower.stdout.readline() for _ in range(4)]
+    write(4)
+    lines += [follower.stdout.readline() for _ in range(2)]
+    follower.send_signal(signal.SIGINT)
+    _, err = follower.communicate(timeout=20)
+    watchdog.cancel()
+    seen = [json.loads(line) for line in lines]
+    for host in staging.served:
+        told = [each["text"] for each in seen if each["host"] == host.address]
+        assert [int(text.split()[-1]) for text in told] == [1, 2, 3, 4]
+    assert follower.returncode == 130, err
 
 
 def test_a_host_whose_key_is_not_known_is_refused(
