@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from ops import contents
 from ops import environment as environments
 from ops import preflight, report
 from ops.canary import parse as shares_of
@@ -414,6 +415,7 @@ def _shipment(
         at=round(time.time(), 3),
         secrets=tuple(n for n, value in values.items() if isinstance(value, Secret)),
         schema=artefact.schema,
+        files=contents.digest(contents.of_wheels(artefact.wheels)),
     )
     environ = {
         name: value.value if isinstance(value, Secret) else value

@@ -668,6 +668,8 @@ def _unfit(world: World, number: int) -> str:
     head = world.history.schema
     for host in world.reached:
         slot = host.slot(number)
+        if slot is not None and slot.altered:
+            return f"v{number} was altered on {host.name}: {slot.altered}"
         schema = slot.release.schema if slot and slot.release else None
         if schema and head and not schema.holds(head):
             return f"v{number} works on {schema}, the database is at {head}"

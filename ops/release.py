@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from ops.command import Secret
@@ -61,7 +61,15 @@ class Release:
         return f"v{self.number}"
 
     def as_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, sort_keys=True)
+        """Return the record's text; what has its default is left out.
+
+        So a record that an older engine wrote comes out as it was.
+        """
+        said = asdict(self)
+        for each in fields(self):
+            if each.default is not MISSING and said[each.name] == each.default:
+                del said[each.name]
+        return json.dumps(said, indent=2, sort_keys=True)
 
     @classmethod
     def parse(cls, text: str) -> Release:
@@ -70,15 +78,13 @@ class Release:
         Raises:
             ValueError, TypeError: the file is damaged, or lacks what every record has.
         """
-        fields: dict[str, Any] = json.loads(text)
+        said: dict[str, Any] = json.loads(text)
         for name in ("secrets", "sticky"):
-            fields[name] = tuple(fields.get(name, ()))
-        if fields.get("schema"):
-            fields["schema"] = Schema(**fields["schema"])
+            said[name] = tuple(said.get(name, ()))
+        if said.get("schema"):
+            said["schema"] = Schema(**said["schema"])
         # A record of an older engine lacks what has a default here.
-        known = {
-            name: fields[name] for name in cls.__dataclass_fields__ if name in fields
-        }
+        known = {name: said[name] for name in cls.__dataclass_fields__ if name in said}
         return cls(**known)
 
 

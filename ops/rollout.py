@@ -30,12 +30,12 @@ from ops.errors import (
     StepFailed,
 )
 from ops.plan import plan_recover
-from ops.release import Release
+from ops.release import Release, record_digest
 from ops.rotation import settled
 from ops.step import SWITCH, Plan, Step
 from ops.targets.target import Target
 from ops.window import Comparison
-from ops.world import World
+from ops.world import Host, World
 
 _PAUSE = 0.05
 
@@ -472,6 +472,10 @@ class Rollout:
         A release that served well before and does not answer well now is doubtful,
         but better than the one that was just found bad: something that both need,
         the database perhaps, is not well.
+
+        Raises:
+            StepFailed: there was a release before, and no host has it or an older one
+                any more; what was found bad goes on serving, as nothing else could.
         """
         doubts = []
         budget = self.environment.budget
@@ -479,14 +483,22 @@ class Rollout:
         # A host that was at this release before us is not ours to move.
         moved = {step.host for step in plan.steps if step.verb == SWITCH}
         ours = {*plan.hosts} if plan.op.startswith("recover") else moved
+        behind = [plan.previous, *reversed(world.history.traffic)]
+        behind = [number for number in behind if number != plan.release]
+        fits = {host.name: _fit(host, behind) for host in world.reached}
+        there = [host.name for host in world.reached if host.current == plan.release]
+        stuck = plan.previous is not None and not any(fits.values())
+        if stuck and {*there} & ours:
+            raise StepFailed(
+                f"no host can run v{plan.previous} or an older release any more",
+                where="; ".join(there),
+            )
         for host in reversed(world.hosts):
             if host.unreachable and host.name in ours:
                 doubts.append(f", but {host.name} can't be reached: {host.unreachable}")
             if host.current != plan.release or host.name not in ours:
                 continue
-            behind = [plan.previous, *reversed(world.history.traffic)]
-            whole = [slot.number for slot in host.slots if slot.whole]
-            fit = [n for n in behind if n in whole and n != plan.release]
+            fit = fits[host.name]
             if not fit:
                 self.target.act(host.name, "switch", number=None)
                 continue
@@ -536,6 +548,7 @@ class Rollout:
         if self.shipment:
             facts["artefact"] = self.shipment.release.artefact
             facts["commit"] = self.shipment.release.commit
+            facts["record"] = record_digest(self.shipment.release.as_json())
         return facts
 
     def _record(
@@ -687,6 +700,20 @@ def _signals(
     finally:
         for number in mine:
             signal.signal(number, before[number])
+
+
+def _fit(host: Host, behind: Sequence[int | None]) -> list[int]:
+    """Return those of some releases that a host can give traffic to, in their order.
+
+    One that runs has its code in memory: it is as good as it was, whatever has
+    happened to its files.
+    """
+    slots = [host.slot(number) for number in behind]
+    return [
+        slot.number
+        for slot in slots
+        if slot and slot.whole and (slot.alive or not slot.altered)
+    ]
 
 
 def _number(step: Step) -> int:

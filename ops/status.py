@@ -241,6 +241,7 @@ def _host(host: Host, world: World) -> dict[str, Any]:
             if each.alive and each.number != host.current
         ],
         "kept": [f"v{each.number}" for each in host.slots if each.whole],
+        "altered": {f"v{e.number}": e.altered for e in host.slots if e.altered},
         "front": {
             "pid": host.front.pid,
             "port": host.front.port,
@@ -286,6 +287,9 @@ def _print(environment: Environment, world: World, found: dict[str, Any]) -> Non
     rows.append(("checks", checks or "none answered"))
     rows.append(("standby", ", ".join(found["standby"]) or "none"))
     rows.append(("kept", ", ".join(found["kept"]) or "none"))
+    for host in found["hosts"]:
+        for name, what in host["altered"].items():
+            rows.append(("ALTERED", f"{name} on {host['name']}: {what}; inv deploy"))
     if any(host["front"]["outdated"] for host in found["hosts"]):
         rows.append(("door", "of an older checkout; inv down, inv up renews it"))
     rows.append(("lease", describe(found["lease"])))

@@ -14,7 +14,7 @@ class Slot:
     """The place of one release on one host: is it whole, does it run.
 
     `listens`: somebody takes calls on its socket, which a release that is ending
-    does no longer.
+    does no longer. `altered` names what on the disk is not as it was staged.
     """
 
     number: int
@@ -22,6 +22,7 @@ class Slot:
     pid: int | None = None
     processes: tuple[int, ...] = ()
     listens: bool = False
+    altered: str = ""
 
     @property
     def whole(self) -> bool:

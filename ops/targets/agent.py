@@ -27,12 +27,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ops import wire
+from ops import contents, wire
 from ops.command import Answer, Command, Request
 from ops.errors import Refused, StepFailed
 from ops.journal import Journal
 from ops.lease import Lease
-from ops.release import Release
+from ops.release import Release, record_digest
 from ops.shell import Result, run
 from ops.targets import closed, processes
 from ops.targets.doors import Door, OwnDoor
@@ -129,9 +129,9 @@ class Agent:
 
     def observe(self, port: int) -> Host:
         """Return what this host looks like, with the front door wanted on `port`."""
-        running = self.keeper.running()
+        running, records = self.keeper.running(), self._records()
         slots = [
-            self._slot(number, running.get(number, ()))
+            self._slot(number, running.get(number, ()), records)
             for number in sorted({*self._numbers(), *running})
         ]
         front = self.door(port)
@@ -156,13 +156,55 @@ class Agent:
         matches = [SLOT.fullmatch(path.name) for path in listing(self.releases)]
         return [int(match[1]) for match in matches if match]
 
-    def _slot(self, number: int, pids: tuple[int, ...]) -> Slot:
+    def _slot(
+        self,
+        number: int,
+        pids: tuple[int, ...],
+        records: Mapping[int, str] | None = None,
+    ) -> Slot:
+        """Return a release as it is here; whether it was altered, given `records`."""
+        folder, altered = self._folder(number), ""
+        release: Release | None = None
         try:
-            release = Release.parse((self._folder(number) / "release.json").read_text())
+            text = (folder / "release.json").read_text()
+            release = Release.parse(text)
         except (OSError, ValueError, TypeError, KeyError):
-            release = None
-        listens = bool(pids) and _listens(self._folder(number) / "app.sock")
-        return Slot(number, release, processes.master(pids), pids, listens)
+            text = ""
+        if release is not None and records is not None:
+            altered = self._altered(release, text, records)
+        listens = bool(pids) and _listens(folder / "app.sock")
+        return Slot(number, release, processes.master(pids), pids, listens, altered)
+
+    def _records(self) -> dict[int, str]:
+        """Return the digest of each release's record, as this host's journal has it."""
+        found = {}
+        for event in self.journal.events()[0]:
+            said = event.get("facts", {}).get("record")
+            if said and event["phase"] == "begin" and event["op"] == "deploy":
+                found[event["release"]] = said
+        return found
+
+    def _altered(
+        self,
+        release: Release,
+        text: str,
+        records: Mapping[int, str],
+        *,
+        whole: bool = False,
+    ) -> str:
+        """Return what of a release is not as it was staged, "" when all is.
+
+        The journal holds the digest of the record, the record that of the list of
+        files, the list that of each file.
+        """
+        if records.get(release.number) not in (None, record_digest(text)):
+            return "release.json is not the record that the journal names"
+        if not release.files:
+            # Staged by an engine that kept no list.
+            return ""
+        return contents.altered(
+            self._folder(release.number), release.files, whole=whole
+        )
 
     def record_of(self, number: int) -> Release | None:
         """Return the record of a release, None where it is not whole."""
@@ -253,6 +295,8 @@ class Agent:
     ) -> dict[str, Any]:
         """Unpack a release into its slot; its record is written last.
 
+        What came to lie on the disk is read back and must be what the record names.
+
         Raises:
             StepFailed: a wheel does not have the contents that it announces.
         """
@@ -274,12 +318,21 @@ class Agent:
                     where=str(wheel),
                     next="remove dist/ and run inv deploy again",
                 ) from None
+        listed = contents.of_folder(folder / "lib")
+        if record.files and contents.digest(listed) != record.files:
+            wrong = contents.differs(contents.of_wheels(wheels), listed)
+            raise StepFailed(
+                f"{record.name} did not unpack to what its record names",
+                where=f"{folder}/lib/{wrong}" if wrong else str(folder / "lib"),
+                next="remove dist/ and run inv deploy again",
+            )
         os.symlink(os.path.join("..", "..", "envs", record.environment), folder / "env")
         descriptor = os.open(
             folder / "environ.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
         )
         with os.fdopen(descriptor, "w") as file:
             json.dump(dict(environ), file)
+        contents.note(folder, listed)
         # The record says that all is there, so all must be on the disk before it is.
         staged = [path for path in folder.rglob("*") if path.is_file()]
         for path in staged:
@@ -341,13 +394,14 @@ class Agent:
         socket listens.
 
         Raises:
-            StepFailed: it ended or said nothing within `timeout` seconds; the last
-                lines of its log are in the detail.
+            StepFailed: it was altered since it was staged; or it ended or said nothing
+                within `timeout` seconds, the last lines of its log are in the detail.
         """
         folder = self._folder(number)
         there = self.keeper.running().get(number, ())
         if there and _listens(folder / "app.sock"):
             return {"started": False}
+        self._refuse_altered(number)
         # Half of a release: one that is still ending, or workers without a master.
         if there:
             self.keeper.stop(number, timeout / 2)
@@ -371,6 +425,27 @@ class Agent:
                 next="mend the code and run inv deploy again; the old version serves",
             )
         return {"started": True}
+
+    def _refuse_altered(self, number: int) -> None:
+        """Read the whole of a release before it is started.
+
+        Raises:
+            StepFailed: something of it is not as it was staged.
+        """
+        folder = self._folder(number)
+        try:
+            text = (folder / "release.json").read_text()
+            release = Release.parse(text)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            problem = f"its record can't be read: {error}"
+        else:
+            problem = self._altered(release, text, self._records(), whole=True)
+        if problem:
+            raise StepFailed(
+                f"v{number} was altered on disk and is not started: {problem}",
+                where=str(folder),
+                next="inv deploy, which makes a whole one; or inv rollback",
+            )
 
     def _warm(self, number: int, timeout: float) -> None:
         """Import the application once in an environment that is new.

@@ -30,7 +30,7 @@ from ops.targets import protocol
 OPS = Path(__file__).resolve().parent.parent
 # What the agent needs; none of it imports anything beside these and the library.
 MODULES = (
-    *("__init__", "command", "errors", "folders", "hands", "history"),
+    *("__init__", "command", "contents", "errors", "folders", "hands", "history"),
     *("journal", "lease", "lines", "memory"),
     *("release", "shell", "wire", "world"),
     *("targets/__init__", "targets/agent", "targets/closed", "targets/doors"),

@@ -62,14 +62,20 @@ def with_schema(found: Slot, said: list[str] | None) -> Slot:
 
 
 def host(said: dict[str, Any]) -> Host:
-    """Return the host that a case describes; "schemas" holds what releases work on."""
+    """Return the host that a case describes.
+
+    "schemas" holds what releases work on, "altered" what is wrong with one on the disk.
+    """
     secrets = tuple(said.get("secrets", ()))
     schemas = said.get("schemas", {})
     return Host(
         name=said.get("name", "here"),
         current=said.get("current"),
         slots=tuple(
-            with_schema(slot(int(n), text, secrets), schemas.get(n))
+            replace(
+                with_schema(slot(int(n), text, secrets), schemas.get(n)),
+                altered=said.get("altered", {}).get(n, ""),
+            )
             for n, text in said.get("slots", {}).items()
         ),
         front=Front(900, said["front"]) if said.get("front") else Front(),
