@@ -416,6 +416,7 @@ def _shipment(
         secrets=tuple(n for n, value in values.items() if isinstance(value, Secret)),
         schema=artefact.schema,
         files=contents.digest(contents.of_wheels(artefact.wheels)),
+        sticky=environment.sticky,
     )
     environ = {
         name: value.value if isinstance(value, Secret) else value

@@ -118,6 +118,7 @@ class Environment:
     config: Mapping[str, str]
     from_environment: tuple[str, ...]
     required: tuple[str, ...] = ()
+    sticky: tuple[str, ...] = ()
     suffix: str = ""
     fleet: Fleet | None = None
 
@@ -382,12 +383,23 @@ def _secrets(row: Mapping[str, Any], at: Any) -> dict[str, Any]:
 
     found = {
         "required": [],
+        "sticky": [],
         "suffix": "",
         **_typed(row, "secrets", dict, "a table", at),
     }
-    _refuse_unknown(found, ("from_environment", "required", "suffix"), inside)
+    known = ("from_environment", "required", "sticky", "suffix")
+    _refuse_unknown(found, known, inside)
+    taken = _words(found, "from_environment", inside)
+    sticky = _words(found, "sticky", inside)
+    if not {*sticky} <= {*taken}:
+        raise Usage(
+            f'the key "sticky" has the value {list(sticky)}',
+            where=inside("sticky"),
+            allowed=f"names in from_environment: {', '.join(taken)}",
+        )
     return {
-        "from_environment": _words(found, "from_environment", inside),
+        "from_environment": taken,
+        "sticky": sticky,
         "required": _words(found, "required", inside),
         "suffix": _typed(found, "suffix", str, "the end of a variable's name", inside),
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import re
 import select
@@ -85,7 +84,7 @@ class Hands:
         record = self.agent.record_of(number)
         if record is None:
             raise Refused(f"v{number} is not there any more", next="inv status")
-        said, key = self._variables(number), self.agent.key()
+        said, key = self.agent.variables(number), self.agent.key()
         return {
             "values": {n: v for n, v in said.items() if n not in record.secrets},
             "secrets": {
@@ -167,7 +166,7 @@ class Hands:
         folder = self._folder(number)
         environ = {
             **processes.basics(),
-            **self._variables(number),
+            **self.agent.variables(number),
             "PYTHONPATH": str(folder / "lib"),
         }
         for name in _TERMINAL:
@@ -261,18 +260,6 @@ class Hands:
 
     def _running(self, number: int) -> tuple[int, ...]:
         return self.agent.keeper.running().get(number, ())
-
-    def _variables(self, number: int) -> dict[str, str]:
-        """Return the variables that a release was deployed with."""
-        path = self._folder(number) / "environ.json"
-        try:
-            return dict(json.loads(path.read_text()))
-        except (OSError, ValueError) as error:
-            raise StepFailed(
-                f"v{number} has lost its configuration: {error}",
-                where=str(path),
-                next="inv deploy",
-            ) from None
 
 
 def database_program(

@@ -104,7 +104,7 @@ def plan_rollback(
     notes += _passed_over(world, target) if to is None else []
     tries = []
     for host in hosts:
-        cold = not _alive(host, target)
+        cold = not _warm(host, target)
         tries.append(_try(host, target, environment, boot=cold))
     stages = [
         tries,
@@ -149,8 +149,7 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
     elif moved and left.release is not None:
         tries = []
         for host in world.reached:
-            slot = host.slot(left.release)
-            cold = slot is None or not slot.alive
+            cold = not _warm(host, left.release)
             tries.append(_try(host, left.release, environment, boot=cold))
         moves = _moves(world.reached, left.release, previous, environment)
         stages = [tries, *moves, settle]
@@ -265,7 +264,7 @@ def _converge(
             if not _whole(host, number)
         ],
         [
-            _try(host, number, environment, boot=not _alive(host, number))
+            _try(host, number, environment, boot=not _warm(host, number))
             for host in strays
         ],
         *_moves(strays, number, None, environment),
@@ -286,9 +285,15 @@ def _whole(host: Host, number: int) -> bool:
     return slot is not None and slot.whole
 
 
-def _alive(host: Host, number: int) -> bool:
+def _warm(host: Host, number: int) -> bool:
+    """Say whether a release runs as it would be started now.
+
+    What has traffic is left as it runs, whatever it was started with.
+    """
     slot = host.slot(number)
-    return slot is not None and slot.alive
+    if slot is None or not slot.alive:
+        return False
+    return not slot.stale or host.current == number
 
 
 def _lacks(world: World, host: Host, number: int, environment: Environment) -> str:
@@ -556,7 +561,11 @@ def _drain(host: Host, keep: set[int | None]) -> list[Step]:
 
 
 def _boot(host: Host, number: int, environment: Environment) -> Step:
+    slot = host.slot(number)
     text = f"start v{number} on its own socket"
+    if slot is not None and slot.alive and slot.stale:
+        changed = ", ".join(slot.stale)
+        text = f"start v{number} again: {changed} changed since it was started"
     return Step("boot", host.name, text, number, environment.budget.boot)
 
 

@@ -503,7 +503,7 @@ class Rollout:
                 self.target.act(host.name, "switch", number=None)
                 continue
             slot = host.slot(fit[0])
-            if slot is None or not slot.alive:
+            if slot is None or not slot.alive or slot.stale:
                 timeout = float(budget.boot)
                 self.target.act(host.name, "boot", number=fit[0], timeout=timeout)
             self.target.act(host.name, "switch", number=fit[0])

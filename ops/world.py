@@ -14,7 +14,8 @@ class Slot:
     """The place of one release on one host: is it whole, does it run.
 
     `listens`: somebody takes calls on its socket, which a release that is ending
-    does no longer. `altered` names what on the disk is not as it was staged.
+    does no longer. `altered` names what on the disk is not as it was staged,
+    `stale` the secrets that were rotated since its process was started.
     """
 
     number: int
@@ -23,6 +24,7 @@ class Slot:
     processes: tuple[int, ...] = ()
     listens: bool = False
     altered: str = ""
+    stale: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:

@@ -11,7 +11,7 @@ journal. Layout of the state folder:
     current         -> releases/v7, replaced by one rename(2): the traffic pointer
     front/          the front door's program and log; front.json says pid and port
     closed/         the maintenance page, and whether people get it
-    state/          lock · holder.json · epoch · journal.jsonl · key
+    state/          lock · holder.json · epoch · journal.jsonl · key · sticky.json (0600)
     data/ backups/  the embedded database and its copies
 """
 
@@ -38,6 +38,7 @@ from ops.targets import closed, processes
 from ops.targets.doors import Door, OwnDoor
 from ops.targets.keepers import SLOT, Daemons, Keeper
 from ops.targets.processes import listing
+from ops.targets.sticky import Sticky
 from ops.world import Front, Host, Slot
 
 # Files kept on a host that is reached over SSH: wheels, and agents (two files each).
@@ -72,6 +73,7 @@ class Agent:
         self.state = root / "state"
         self.journal = Journal(self.state / "journal.jsonl")
         self.lease = Lease(self.state)
+        self.sticky = Sticky(self.state / "sticky.json")
 
     # What is there ---------------------------------------------------------------
 
@@ -173,7 +175,14 @@ class Agent:
         if release is not None and records is not None:
             altered = self._altered(release, text, records)
         listens = bool(pids) and _listens(folder / "app.sock")
-        return Slot(number, release, processes.master(pids), pids, listens, altered)
+        stale = self._stale(release) if release is not None and pids else ()
+        master = processes.master(pids)
+        return Slot(number, release, master, pids, listens, altered, stale)
+
+    def _stale(self, release: Release) -> tuple[str, ...]:
+        """Return the secrets of which a release that runs has an old value."""
+        folder = self._folder(release.number)
+        return self.sticky.stale(folder, release, self._own(release.number))
 
     def _records(self) -> dict[int, str]:
         """Return the digest of each release's record, as this host's journal has it."""
@@ -399,10 +408,13 @@ class Agent:
         """
         folder = self._folder(number)
         there = self.keeper.running().get(number, ())
+        release = self._whole(number)
+        # What has traffic is never ended here, whatever it was started with.
         if there and _listens(folder / "app.sock"):
-            return {"started": False}
-        self._refuse_altered(number)
-        # Half of a release: one that is still ending, or workers without a master.
+            if number == self._current() or not self._stale(release):
+                return {"started": False}
+        # Half of a release: one that is still ending, or workers without a master. Or
+        # one that stands by with a value that was rotated since.
         if there:
             self.keeper.stop(number, timeout / 2)
         # The process table has just said that no master runs: what a power cut left
@@ -415,6 +427,7 @@ class Agent:
         begun = log.stat().st_size if log.exists() else 0
         environ = {**self._environ(number), "MLTRADING_RUNTIME_DIR": f"{folder}/run"}
         said = {name: value for name, value in environ.items() if value}
+        self.sticky.note_start(folder, release)
         problem = self.keeper.start(number, said, timeout)
         if problem:
             self.stop(number, 2.0)
@@ -426,8 +439,8 @@ class Agent:
             )
         return {"started": True}
 
-    def _refuse_altered(self, number: int) -> None:
-        """Read the whole of a release before it is started.
+    def _whole(self, number: int) -> Release:
+        """Read the whole of a release before it is started, and return its record.
 
         Raises:
             StepFailed: something of it is not as it was staged.
@@ -446,6 +459,7 @@ class Agent:
                 where=str(folder),
                 next="inv deploy, which makes a whole one; or inv rollback",
             )
+        return release
 
     def _warm(self, number: int, timeout: float) -> None:
         """Import the application once in an environment that is new.
@@ -476,12 +490,16 @@ class Agent:
     def switch(self, number: int | None) -> dict[str, Any]:
         """Give traffic to a release by one rename, and read it back.
 
-        None takes traffic from all: the front door then answers 503.
+        None takes traffic from all: the front door then answers 503. From here on the
+        secrets of a newer release are the newest there are: it has passed its gate.
         """
         current = self.root / "current"
         if number is None:
             current.unlink(missing_ok=True)
         else:
+            release = self.record_of(number)
+            if release is not None and self.sticky.adopt(release, self._own(number)):
+                _sync(self.state)
             # A fresh name each time: a fixed one, left by a crash, would be followed.
             scratch = self.root / f".current-{os.urandom(8).hex()}"
             os.symlink(os.path.join("releases", f"v{number}"), scratch)
@@ -588,18 +606,29 @@ class Agent:
     def _python(self, number: int) -> Path:
         return self._folder(number) / "env" / "bin" / "python"
 
-    def _environ(self, number: int) -> dict[str, str | None]:
-        """Return the whole environment of a release's processes, nothing inherited."""
+    def variables(self, number: int) -> dict[str, str]:
+        """Return a release's variables: its own, and the newest of sticky secrets."""
+        release = self.record_of(number)
+        over = self.sticky.over(release) if release is not None else {}
+        return {**self._own(number), **over}
+
+    def _own(self, number: int) -> dict[str, str]:
+        """Return the variables that a release was deployed with."""
+        path = self._folder(number) / "environ.json"
         try:
-            said = json.loads((self._folder(number) / "environ.json").read_text())
+            return dict(json.loads(path.read_text()))
         except (OSError, ValueError) as error:
             raise StepFailed(
                 f"v{number} has lost its configuration: {error}",
-                where=str(self._folder(number) / "environ.json"),
+                where=str(path),
                 next="inv deploy",
             ) from None
+
+    def _environ(self, number: int) -> dict[str, str | None]:
+        """Return the whole environment of a release's processes, nothing inherited."""
         inherited: dict[str, str | None] = dict.fromkeys(os.environ)
         lib = str(self._folder(number) / "lib")
+        said = self.variables(number)
         return {**inherited, **processes.basics(), **said, "PYTHONPATH": lib}
 
     def _held(self) -> tuple[int, ...]:

@@ -34,8 +34,8 @@ MODULES = (
     *("journal", "lease", "lines", "memory"),
     *("release", "shell", "wire", "world"),
     *("targets/__init__", "targets/agent", "targets/closed", "targets/doors"),
-    *("targets/haproxy", "targets/keepers", "targets/processes"),
-    *("targets/protocol", "targets/session", "targets/store", "targets/written"),
+    *("targets/haproxy", "targets/keepers", "targets/processes", "targets/protocol"),
+    *("targets/session", "targets/sticky", "targets/store", "targets/written"),
 )
 # Seconds: to connect and log in, and for the agent's first word after that.
 CONNECT = 5.0

@@ -73,6 +73,7 @@ def test_the_plan_of_a_case(case: dict[str, Any]) -> None:
         for step in plan.steps
     ]
     assert steps == expect["steps"]
+    assert expect.get("says", "") in " ".join(step.text for step in plan.steps)
     assert (plan.release, plan.previous) == (expect["release"], expect["previous"])
     assert expect.get("note", "") in " ".join(plan.notes)
 

@@ -64,7 +64,8 @@ def with_schema(found: Slot, said: list[str] | None) -> Slot:
 def host(said: dict[str, Any]) -> Host:
     """Return the host that a case describes.
 
-    "schemas" holds what releases work on, "altered" what is wrong with one on the disk.
+    "schemas" holds what releases work on, "altered" what is wrong with one on the disk,
+    "stale" the secrets that were rotated since one was started.
     """
     secrets = tuple(said.get("secrets", ()))
     schemas = said.get("schemas", {})
@@ -75,6 +76,7 @@ def host(said: dict[str, Any]) -> Host:
             replace(
                 with_schema(slot(int(n), text, secrets), schemas.get(n)),
                 altered=said.get("altered", {}).get(n, ""),
+                stale=tuple(said.get("stale", {}).get(n, ())),
             )
             for n, text in said.get("slots", {}).items()
         ),
