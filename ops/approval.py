@@ -11,7 +11,6 @@ hand. It is no defence against this user, who owns the key and could deploy anyw
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import hmac
 import json
 import os
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ops import environment as environments
-from ops import report
+from ops import promotion, proof, report
 from ops.environment import ROOT, Environment
 from ops.errors import Refused, Usage
 
@@ -179,6 +178,17 @@ def consume(approval: Approval, *, now: float | None = None) -> None:
         )
 
 
+def give_back(approval: Approval) -> None:
+    """Take back that a yes was used: the deploy was refused before it did anything."""
+    store = Store()
+    if approval.how != "stored":
+        return
+    with store.changing() as approvals:
+        for place, each in enumerate(approvals):
+            if each.nonce == approval.nonce and store.sealed(each):
+                approvals[place] = store.seal(replace(each, used=0.0))
+
+
 def approve(
     name: str,
     artefact: str,
@@ -215,9 +225,14 @@ def approve(
     with store.changing() as approvals:
         approvals[:] = [each for each in approvals if each.at > at - _KEPT]
         approvals.append(given)
+    passed = promotion.Judgement(None)
+    if environment.promotes_from:
+        passed = promotion.find(environment, digest)
     if as_json:
         public = asdict(given)
         del public["seal"], public["nonce"]
+        passage = asdict(passed.passage) if passed.passage else None
+        public["promotion"] = {"passed": passage, "why": passed.why}
         report.as_json(public)
     else:
         until = time.strftime("%H:%M on %Y-%m-%d", time.localtime(given.expires))
@@ -226,6 +241,12 @@ def approve(
             f"once, until {until}",
             "green",
         )
+        if passed.passage is not None:
+            report.say(f"  {passed.passage}")
+        elif environment.promotes_from:
+            report.say(f"  a deploy will be refused: {passed.why}", "yellow")
+            report.say(f"  next: inv deploy --env {environment.promotes_from}")
+            return given
         report.say(f"  next: inv deploy --env {environment.name}")
     return given
 
@@ -359,24 +380,7 @@ class Store:
 
     def _seal(self, approval: Approval) -> str:
         words = asdict(replace(approval, seal=""))
-        text = json.dumps(words, sort_keys=True).encode()
-        return hmac.new(self._key(), text, hashlib.sha256).hexdigest()
-
-    def _key(self) -> bytes:
-        try:
-            return self._key_path.read_bytes()
-        except FileNotFoundError:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            scratch = self.folder / f".key-{secrets.token_hex(8)}"
-            _write(scratch, secrets.token_bytes(32))
-            try:
-                # Of two that make the key at once the first one wins.
-                os.link(scratch, self._key_path)
-            except FileExistsError:
-                pass
-            finally:
-                scratch.unlink()
-            return self._key_path.read_bytes()
+        return proof.seal(words, proof.own_key(self._key_path))
 
 
 def _parsed(row: Any) -> Approval:

@@ -152,6 +152,54 @@ def verify(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def find(digest: str, root: Path = ROOT) -> Artefact:
+    """Return an artefact that dist/ still has, after reading every file of it.
+
+    Raises:
+        Refused: it is not there, or is not what it was.
+    """
+    path = root / "dist" / digest[:12]
+    if not path.is_dir():
+        raise errors.Refused(
+            f"artefact {digest[:12]} is not in dist/ any more",
+            where=str(path),
+            next="git checkout the commit it was built from, and inv build",
+        )
+    manifest = verify(path)
+    wheels = tuple(path / name for name in manifest["files"] if name[-4:] == ".whl")
+    requirements = path / "requirements.txt"
+    found = _digest([_part(wheel) for wheel in wheels], _part(requirements))
+    if not digest == found == manifest["digest"]:
+        raise errors.Refused(
+            f"dist/ has artefact {found[:12]} under the name {digest[:12]}",
+            where=str(path),
+            next=f"rm -r {path} && inv build",
+        )
+    schema = manifest.get("schema")
+    return Artefact(
+        digest=digest,
+        path=path,
+        commit=manifest["commit"],
+        dirty=manifest["dirty"],
+        wheels=wheels,
+        requirements=requirements,
+        lock_digest=manifest["lock_sha256"],
+        python=manifest["python"],
+        seconds=0.0,
+        reused=True,
+        schema=Schema(**schema) if schema else None,
+    )
+
+
+def refuse_dirty(root: Path = ROOT) -> None:
+    """Refuse a checkout that holds changes that are not committed.
+
+    Raises:
+        Refused: it does, or is none.
+    """
+    _state(root, allow_dirty=False)
+
+
 def export(root: Path) -> str:
     """Return the locked, hashed requirements of the service, without our packages."""
     result = _uv(root, "export", "--format", "requirements.txt", "--no-header")

@@ -13,6 +13,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ops import contents
@@ -43,6 +45,8 @@ def deploy(
     *,
     port: str | None = None,
     force: bool = False,
+    artefact: str | None = None,
+    emergency: str | None = None,
     dry_run: bool = False,
     as_json: bool = False,
     wait: float = 0.0,
@@ -52,23 +56,31 @@ def deploy(
 ) -> None:
     """Prove, build, stage, boot, gate, switch, smoke: the whole way to the users.
 
-    `stale_because` is why an old advisory database may do.
+    `artefact` is one that was built before, instead of this checkout's. `emergency` is
+    the reason for not waiting until the environment before has passed it;
+    `stale_because` why an old advisory database may do.
     """
+    from ops import promotion
+
     begun = time.monotonic()
     shares = shares_of(canary)
     environment = load(name, port)
     environment.require(os.environ)
+    urgent = promotion.reason(environment, emergency)
     target = open_target(environment)
     target.reach()
     report.say(f"deploy {environment.name}", "bold")
+    known = partial(_chosen, environment, artefact or "")
     with (
-        _proving(environment, stale_because) as proved,
+        (
+            nullcontext(known) if artefact else _proving(environment, stale_because)
+        ) as proved,
         acting(target, environment, "a deploy", wait, dry_run) as world,
     ):
         if shares:
             refuse_canary(world, environment)
-        artefact = _fit(environment, target, proved)
-        shipment = _shipment(environment, target, world, artefact)
+        shipped = _fit(environment, target, proved)
+        shipment = _shipment(environment, target, world, shipped)
         plan = plan_deploy(
             world,
             shipment.release,
@@ -77,21 +89,32 @@ def deploy(
             canary=shares,
             allow_inconclusive=allow_inconclusive,
         )
+        granted: dict[str, Any] = {}
+        if plan.op == "deploy" and not plan.empty:
+            granted = promotion.require(
+                environment, shipped.digest, shipped.commit, emergency=urgent
+            )
         if _shown(plan, dry_run=dry_run, as_json=as_json):
             return
         record = world.record(plan.release) if plan.op == "converge" else None
         if record is not None:
             # The hosts that lack it get the very release that the others serve.
             shipment = shipment.named(record)
-        rollout = Rollout(target, environment, by_whom(), shipment)
+        because = f"EMERGENCY: {urgent}" if urgent else ""
+        rollout = Rollout(
+            target, environment, by_whom(), shipment, because, granted=granted
+        )
         if not plan.empty:
-            if environment.approval and plan.op == "deploy":
-                _approved(environment, artefact)
-            with _told(environment, plan, shipment.release):
+            asks = environment.approval and plan.op == "deploy"
+            with (
+                _approved(environment, shipped, rollout) if asks else nullcontext(),
+                _told(environment, plan, shipment.release, because),
+            ):
                 rollout.carry_out(plan)
         after = target.observe()
         _keep_port(target, name, port)
     _confirm(plan, after)
+    promotion.note(environment, shipped.digest, after)
     _ended(plan, target, rollout, begun, as_json, after)
 
 
@@ -134,6 +157,12 @@ def rollback(
                 rollout.carry_out(plan)
         after = target.observe()
     _confirm(plan, after)
+    left = world.record(plan.previous)
+    if left is not None:
+        from ops import promotion
+
+        # It may not go further from here any more.
+        promotion.note(environment, left.artefact, after)
     _ended(plan, target, rollout, begun, as_json, after)
 
 
@@ -236,8 +265,13 @@ def _carry(
         _ended(plan, target, rollout, begun, as_json=False)
 
 
-def _approved(environment: Environment, artefact: Artefact) -> None:
+@contextmanager
+def _approved(
+    environment: Environment, artefact: Artefact, rollout: Rollout
+) -> Iterator[None]:
     """Ask for a person's yes to this artefact here, and use it up.
+
+    A deploy that is refused before its journal has begun gives it back.
 
     Raises:
         Refused: there is none; the message holds the command that gives one.
@@ -245,8 +279,16 @@ def _approved(environment: Environment, artefact: Artefact) -> None:
     from ops import approval
 
     yes = approval.require(environment, artefact.digest, by=by_whom())
+    said = {"by": yes.by, "how": yes.how, "at": yes.at}
+    rollout.granted = {**rollout.granted, "approval": said}
     approval.consume(yes)
     report.step("ok", "approval", f"given by {yes.by}")
+    try:
+        yield
+    except BaseException:
+        if not rollout.begun:
+            approval.give_back(yes)
+        raise
 
 
 def _told(
@@ -387,11 +429,61 @@ def _proven(verdicts: Any, took: float, built: Artefact) -> Artefact:
             allowed="an artefact whose gates are all green",
             next="; ".join(dict.fromkeys(verdict.fix for verdict in red)),
         )
+    _note_gates(built.path, [verdict.name for verdict in verdicts], built.commit)
     marked = " with changes that are not committed" if built.dirty else ""
     reused = ", built before" if built.reused else ""
     text = f"artefact {built.digest[:12]} from {built.commit[:9]}{marked}{reused}"
     report.step("ok", "build", text, built.seconds)
     return built
+
+
+def _note_gates(folder: Path, names: Sequence[str], commit: str) -> None:
+    """Note beside an artefact which gates were green for what it was built from."""
+    from ops import proof
+
+    try:
+        before = (proof.found(folder, "gates") or {}).get("gates", [])
+    except Refused:
+        # Of another machine, or changed: what was asked just now is what is known.
+        before = []
+    words = {"gates": sorted({*before, *names}), "commit": commit, "by": by_whom()}
+    proof.keep(folder, "gates", {**words, "at": round(time.time(), 3)})
+
+
+def _chosen(environment: Environment, text: str) -> Artefact:
+    """Return an artefact that was built before, if it may come here.
+
+    Raises:
+        Refused: it is not in dist/, its gates were not green, or something is not
+            committed, in it or in the checkout that configures it.
+    """
+    from ops import approval, artefact, gates, proof
+
+    found = artefact.find(approval.resolve(text, approval.known_artefacts()))
+    short = found.digest[:12]
+    if not environment.dirty:
+        artefact.refuse_dirty()
+        if found.dirty:
+            raise Refused(
+                f"artefact {short} was built with changes that were not committed",
+                allowed=f"a commit: {environment.name} has dirty = false",
+                next="git commit; then inv deploy",
+            )
+    wanted = {gate.name for gate in gates.expand(environment.gates)}
+    known = proof.found(found.path, "gates") or {}
+    missing = sorted(wanted - {*known.get("gates", [])})
+    if missing:
+        raise Refused(
+            f"not known to be green for artefact {short}: {', '.join(missing)}",
+            where=str(found.path),
+            allowed="an artefact whose gates were all green where it was built",
+            next=f"git checkout {found.commit[:12]}; then inv deploy, which asks them",
+        )
+    asked = f"{len(wanted)} were green" if wanted else "none is asked for"
+    report.step("ok", "gates", f"{asked} for artefact {short}")
+    text = f"artefact {short} from {found.commit[:9]}, built before, read again"
+    report.step("ok", "build", text)
+    return found
 
 
 def _shipment(

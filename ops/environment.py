@@ -117,6 +117,7 @@ class Environment:
     pages: tuple[str, ...]
     config: Mapping[str, str]
     from_environment: tuple[str, ...]
+    promotes_from: str = ""
     required: tuple[str, ...] = ()
     sticky: tuple[str, ...] = ()
     suffix: str = ""
@@ -286,6 +287,7 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         "gates",
         "dirty",
         "approval",
+        "promotes_from",
         "keep",
         "seed",
         "batch",
@@ -300,6 +302,7 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         gates=_words(row, "gates", at),
         dirty=_typed(row, "dirty", bool, "true or false", at),
         approval=_typed(row, "approval", bool, "true or false", at),
+        promotes_from=_source(name, row, file, at),
         keep=_integer(row, "keep", at, low=1, high=100),
         seed=_choice(row, "seed", ("", "sample"), at),
         web=_record(Web, row, "web", at),
@@ -350,6 +353,12 @@ def _choice(row: Mapping[str, Any], key: str, known: tuple[str, ...], at: Any) -
             allowed=", ".join(repr(word) for word in known),
         )
     return value
+
+
+def _source(name: str, row: Mapping[str, Any], file: Path, at: Any) -> str:
+    """Return the environment that must have passed what comes here, "" for none."""
+    others = [other for other in _read(file) if other != name]
+    return _choice(row, "promotes_from", ("", *others), at)
 
 
 def _words(row: Mapping[str, Any], key: str, at: Any) -> tuple[str, ...]:

@@ -141,12 +141,14 @@ class Hands:
     def _hidden(self, number: int) -> set[str]:
         """Return what no line may hold of a release's configuration."""
         record = self.agent.record_of(number)
+        names = record.secrets if record else ()
         try:
-            variables = self._variables(number)
+            own, now = self.agent.own(number), self.agent.variables(number)
         except StepFailed:
             # Being staged, or pruned at this moment.
             return set()
-        return hidden(variables, record.secrets if record else ())
+        # It may have been started with its own value of a secret, and with today's.
+        return hidden(own, names) | hidden(now, names)
 
     # Run a program ---------------------------------------------------------------
 

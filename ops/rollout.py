@@ -66,7 +66,8 @@ class Shipment:
 class Rollout:
     """One run: a plan being carried out on a target, told to the journal.
 
-    `because` is what a person gave as a reason, where one had to be given.
+    `because` is what a person gave as a reason, where one had to be given; `granted`
+    says why this may be done: approval and promotion. `begun` when the journal has it.
     """
 
     target: Target
@@ -74,6 +75,8 @@ class Rollout:
     by: str
     shipment: Shipment | None = None
     because: str = ""
+    granted: Mapping[str, Any] = field(default_factory=dict)
+    begun: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     moved: bool = False
     booted: bool = False
@@ -97,6 +100,7 @@ class Rollout:
         try:
             if not recovering:
                 self._record(plan, "begin", facts=self._facts(plan))
+            self.begun = True
             for _, stage in itertools.groupby(plan.steps, lambda step: step.stage):
                 self._perform_stage(plan, list(stage))
             with signals_wait():
@@ -543,6 +547,7 @@ class Rollout:
 
     def _facts(self, plan: Plan) -> dict[str, Any]:
         facts: dict[str, Any] = {"by": self.by, "previous": plan.previous}
+        facts |= self.granted
         if self.because:
             facts["reason"] = self.because
         if self.shipment:

@@ -11,7 +11,7 @@ journal. Layout of the state folder:
     current         -> releases/v7, replaced by one rename(2): the traffic pointer
     front/          the front door's program and log; front.json says pid and port
     closed/         the maintenance page, and whether people get it
-    state/          lock · holder.json · epoch · journal.jsonl · key · sticky.json (0600)
+    state/          lock · holder.json · epoch · journal.jsonl · key · sticky.json
     data/ backups/  the embedded database and its copies
 """
 
@@ -182,7 +182,7 @@ class Agent:
     def _stale(self, release: Release) -> tuple[str, ...]:
         """Return the secrets of which a release that runs has an old value."""
         folder = self._folder(release.number)
-        return self.sticky.stale(folder, release, self._own(release.number))
+        return self.sticky.stale(folder, release, self.own(release.number))
 
     def _records(self) -> dict[int, str]:
         """Return the digest of each release's record, as this host's journal has it."""
@@ -498,7 +498,7 @@ class Agent:
             current.unlink(missing_ok=True)
         else:
             release = self.record_of(number)
-            if release is not None and self.sticky.adopt(release, self._own(number)):
+            if release is not None and self.sticky.adopt(release, self.own(number)):
                 _sync(self.state)
             # A fresh name each time: a fixed one, left by a crash, would be followed.
             scratch = self.root / f".current-{os.urandom(8).hex()}"
@@ -610,9 +610,9 @@ class Agent:
         """Return a release's variables: its own, and the newest of sticky secrets."""
         release = self.record_of(number)
         over = self.sticky.over(release) if release is not None else {}
-        return {**self._own(number), **over}
+        return {**self.own(number), **over}
 
-    def _own(self, number: int) -> dict[str, str]:
+    def own(self, number: int) -> dict[str, str]:
         """Return the variables that a release was deployed with."""
         path = self._folder(number) / "environ.json"
         try:

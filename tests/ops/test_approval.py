@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from ops import approval
 from ops.approval import Approval, Store, approve, consume, judge, require, resolve
 from ops.errors import Refused, Usage
+from ops.promotion import Judgement, Passage
 from tests.ops import worlds
 
 CASES = json.loads(
@@ -20,6 +22,7 @@ CASES = json.loads(
 )
 DIGEST = "1234abcd" + "0" * 56
 PROD = replace(worlds.ENVIRONMENT, name="prod")
+PASSAGE = Passage("staging", DIGEST, 4, "r1", 0.0, "ann@laptop")
 NOBODY: Mapping[str, str] = {}
 
 
@@ -29,8 +32,8 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def said_yes(now: float = 0.0, **more: Any) -> Approval:
-    return approve("local", DIGEST, by="ann@laptop", now=now, **more)
+def said_yes(now: float = 0.0, name: str = "local", **more: Any) -> Approval:
+    return approve(name, DIGEST, by="ann@laptop", now=now, **more)
 
 
 def asked(now: float = 60.0, **more: Any) -> Approval:
@@ -67,6 +70,29 @@ def test_two_deploys_cannot_use_the_same_yes() -> None:
     consume(one, now=61.0)
     with pytest.raises(Refused, match="used by another deploy"):
         consume(two, now=62.0)
+
+
+def test_of_deploys_that_race_for_a_yes_one_gets_it() -> None:
+    said_yes()
+    found = asked()
+
+    def use(_: int) -> bool:
+        try:
+            consume(found, now=61.0)
+        except Refused:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as racers:
+        assert sum(racers.map(use, range(8))) == 1
+
+
+def test_a_yes_that_nothing_came_of_is_given_back() -> None:
+    said_yes()
+    consume(asked(), now=61.0)
+    (used,) = Store().read()
+    approval.give_back(used)
+    assert asked().by == "ann@laptop"
 
 
 def test_a_refusal_names_the_command_that_mends_it() -> None:
@@ -215,6 +241,24 @@ def test_artefacts_are_found_where_they_are_built(tmp_path: Path) -> None:
     manifest = json.dumps({"digest": DIGEST})
     (tmp_path / "dist" / "1234abcd0000" / "manifest.json").write_text(manifest)
     assert approval.known_artefacts(tmp_path) == [DIGEST]
+
+
+@pytest.mark.parametrize("passage", [None, PASSAGE])
+def test_an_approval_says_whether_the_environment_before_passed_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    passage: Passage | None,
+) -> None:
+    judged = Judgement(passage, "" if passage else "staging was never given it")
+    monkeypatch.setattr(approval.promotion, "find", lambda *_: judged)
+    said_yes(name="prod")
+    said = capsys.readouterr().err
+    if passage is None:
+        assert "a deploy will be refused: staging was never given it" in said
+        assert "next: inv deploy --env staging" in said
+    else:
+        assert "staging passed it as v4" in said
+        assert "next: inv deploy --env prod" in said
 
 
 def test_json_shows_neither_seal_nor_nonce(capsys: pytest.CaptureFixture[str]) -> None:

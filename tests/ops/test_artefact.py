@@ -10,6 +10,7 @@ import pytest
 
 from ops import artefact, errors, provenance, reproduction
 from ops.artefact import build
+from ops.release import Schema
 from tests.ops.checkouts import checkout, commit, must, write
 
 INIT = "packages/health/src/mltrading_health/__init__.py"
@@ -242,3 +243,39 @@ def test_the_builder_is_the_workflow_where_there_is_one() -> None:
     said = json.loads(provenance.statement(manifest, environ))
     builder = said["predicate"]["runDetails"]["builder"]["id"]
     assert builder == f"https://github.com/{environ['GITHUB_WORKFLOW_REF']}"
+
+
+@pytest.mark.integration
+def test_an_artefact_of_before_is_found_whole_with_what_it_states(tree: Path) -> None:
+    made = build(tree, full=False)
+    found = artefact.find(made.digest, tree)
+    assert (found.digest, found.commit, found.wheels) == (
+        made.digest,
+        made.commit,
+        made.wheels,
+    )
+    made.wheels[0].write_bytes(b"something else")
+    with pytest.raises(errors.Refused, match="is not the file that was built"):
+        artefact.find(made.digest, tree)
+
+
+@pytest.mark.integration
+def test_another_artefact_under_a_known_name_is_refused(tree: Path) -> None:
+    made = build(tree, full=False)
+    other = made.digest[:12] + "0" * 52
+    with pytest.raises(errors.Refused, match="under the name"):
+        artefact.find(other, tree)
+    with pytest.raises(errors.Refused, match="is not in dist/ any more"):
+        artefact.find("f" * 64, tree)
+
+
+@pytest.mark.integration
+def test_the_manifest_states_what_the_migrations_in_the_wheel_do(tree: Path) -> None:
+    folder = "packages/marketdata/src/mltrading_marketdata/migrations"
+    bounds = 'min_supported = "0001"\nmax_supported = "0099"\n'
+    write(tree, f"{folder}/schema.toml", bounds)
+    write(tree, f"{folder}/versions/0001_a.py", "")
+    write(tree, f"{folder}/versions/0002_b.py", "")
+    made = build(tree, full=False, allow_dirty=True)
+    assert made.schema == Schema("0002", "0001", "0099")
+    assert artefact.find(made.digest, tree).schema == made.schema
