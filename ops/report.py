@@ -145,14 +145,22 @@ def table(
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration as people read it: `31 ms`, `2.4 s`, `3 min 5 s`."""
+    """Return a duration as people read it: `31 ms`, `2.4 s`, `3 min 5 s`, `2 d 4 h`."""
     if value is None:
         return ""
     if value < 0.0995:
         return f"{value * 1000:.0f} ms"
-    if value < 60:
+    if value < 59.95:
         return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
-    return f"{int(value // 60)} min {value % 60:.0f} s"
+    whole = round(value)
+    for size, unit, small, smaller in (
+        (86_400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            break
+    return f"{whole // size} {unit} {whole % size // small} {smaller}"
 
 
 def mark(state: str, *, stream: Any = None) -> str:

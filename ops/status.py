@@ -393,16 +393,8 @@ def _tones(found: Mapping[str, Mapping[str, Any]]) -> dict[int, str]:
 
 
 def _ago(at: float) -> str:
-    """Return how long ago a moment was: the two largest units."""
-    left = max(0, int(time.time() - at))
-    for size, unit, small, smaller in (
-        (86_400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if left >= size:
-            return f"{left // size} {unit} {left % size // small} {smaller}"
-    return f"{left} s"
+    """Return how long ago a moment was, to the second."""
+    return report.seconds(round(max(0.0, time.time() - at))).replace(".00", "")
 
 
 def when(at: float) -> str:
