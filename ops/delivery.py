@@ -153,7 +153,8 @@ def rollback(
         because = f"by a minority of hosts: {minority.strip()}" if minority else ""
         rollout = Rollout(target, environment, by_whom(), because=because)
         if not plan.empty:
-            with _told(environment, plan, because=because):
+            record = world.record(plan.release)
+            with _told(environment, plan, record, because=because):
                 rollout.carry_out(plan)
         after = target.observe()
     _confirm(plan, after)

@@ -68,6 +68,31 @@ def environ(changes: dict[str, str | Secret | None]) -> dict[str, str]:
     return merged
 
 
+_left: list[subprocess.Popen[bytes]] = []
+
+
+def leave(command: Command) -> None:
+    """Start a Command that goes on when we end, and of which nobody hears.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    import subprocess
+
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command.argv,
+        cwd=command.cwd,
+        env=environ({**_PLAIN, **command.env}),
+        stdin=nowhere,
+        stdout=nowhere,
+        stderr=nowhere,
+        start_new_session=True,
+    )
+    # Nobody waits for it, which must not look like forgetting it.
+    _left.append(process)
+
+
 def run(
     command: Command,
     *,

@@ -62,6 +62,7 @@ class Happening:
     artefact: str = ""
     seconds: float | None = None
     reason: str = ""
+    next: str = ""
     critical: bool = False
     notes: tuple[tuple[str, str], ...] = ()
 
@@ -158,6 +159,7 @@ def _fields(happening: Happening) -> list[tuple[str, str]]:
         ("commit", happening.commit[:9]),
         ("artefact", happening.artefact[:12]),
         ("took", took),
+        ("next", happening.next),
         *happening.notes,
     ]
 

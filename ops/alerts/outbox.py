@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,14 +24,20 @@ from typing import Any
 from ops import environment as environments
 from ops import report
 from ops.alerts.notice import Happening, Notice, compose, webhook
-from ops.command import Secret
+from ops.command import Command, Secret
 from ops.environment import Environment
 from ops.errors import OpsError, RevertFailed
 from ops.plan import Plan
 from ops.release import Release
+from ops.shell import leave
 
-# At the end of a command its person waits for at most this long.
+# At the end of a command its person waits for no longer than this; what a channel has
+# not taken by then, a process goes on sending that nobody waits for.
+PATIENT = 0.3
+# CI may end what a step leaves behind, so there the command itself waits.
 SECONDS = 5.0
+# When that process tries, in seconds after the try before.
+_ROUNDS = (0.0, 2.0, 8.0, 20.0)
 # One channel that is silent must leave time for the other.
 _EACH = 2.0
 # Yesterday's news about a deploy misleads.
@@ -96,6 +103,11 @@ class Outbox:
             if address(channel, notice, self.environ) is not None:
                 self._write(f"{time.time_ns()}-{secrets.token_hex(4)}", channel, notice)
         self.kick()
+
+    @property
+    def busy(self) -> bool:
+        """Say whether something is being sent at this moment."""
+        return self._thread is not None and self._thread.is_alive()
 
     def waiting(self) -> list[Path]:
         """Return the notices that no channel took yet, oldest first."""
@@ -209,12 +221,17 @@ def kick() -> None:
     _guarded(opened().kick)
 
 
-def flush(seconds: float = SECONDS) -> None:
-    """Give what waits its last seconds, at the end of a command."""
+def flush(environ: Mapping[str, str] = os.environ) -> None:
+    """Give what waits a moment at the end of a command, then leave it to a process."""
     if not _boxes:
         return
+    box = opened()
+    seconds = SECONDS if environ.get("CI") else PATIENT
     try:
-        problems = _guarded(lambda: opened().flush(seconds)) or ()
+        problems = _guarded(lambda: box.flush(seconds)) or ()
+        if box.busy and not environ.get("CI"):
+            problems = ()
+            _guarded(_hand_over)
     except KeyboardInterrupt:
         # The command itself is over; only its message was still on the way.
         problems = ["interrupted"]
@@ -270,10 +287,32 @@ def around(
     except BaseException as error:
         took = time.monotonic() - begun
         critical = isinstance(error, RevertFailed)
-        tell("failure", reason=_reason(error), seconds=took, critical=critical)
+        next = error.next if isinstance(error, OpsError) else ""
+        tell(
+            "failure",
+            reason=_reason(error),
+            next=next,
+            seconds=took,
+            critical=critical,
+        )
         raise
     event = "rollback" if plan.op == "rollback" else "success"
     tell(event, seconds=time.monotonic() - begun)
+
+
+def _hand_over() -> None:
+    """Go on sending in a process of its own; addresses go by its environment."""
+    leave(Command((sys.executable, "-m", "ops.alerts.outbox"), cwd=environments.ROOT))
+
+
+def main() -> None:
+    """Send what waits, for half a minute, when the command that wrote it has ended."""
+    for pause in _ROUNDS:
+        time.sleep(pause)
+        box = Outbox(environments.state_home() / "outbox", each=10.0)
+        box.flush(30.0)
+        if not box.waiting():
+            return
 
 
 def _reason(error: BaseException) -> str:
@@ -296,3 +335,7 @@ def _guarded(act: Callable[[], Any]) -> Any:
         said = error.strerror if isinstance(error, OSError) else ""
         report.say(f"  not told: {said or type(error).__name__}", "yellow")
         return None
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -276,6 +277,34 @@ def test_a_slack_that_hangs_holds_a_command_for_its_seconds_only(
     assert len(box.waiting()) == 1
 
 
+def test_what_a_command_could_not_send_is_sent_when_it_has_ended(
+    tmp_path: Path,
+    slacking: slack_double.Slack,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLTRADING_STATE", str(tmp_path))
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", slacking.url)
+    hangs = threading.Event()
+
+    def never(*_: Any) -> str:
+        hangs.wait()
+        return "gave up"
+
+    box = Outbox(tmp_path / "outbox", os.environ, channels={"slack": never})
+    monkeypatch.setattr(outbox, "_boxes", [box])
+    monkeypatch.setattr(outbox, "PATIENT", 0.05)
+    box.post(notice())
+    outbox.flush({})
+    # The command ends here, and the lock on its notice with it.
+    hangs.set()
+    until = time.monotonic() + 20
+    while not slacking.messages and time.monotonic() < until:
+        threading.Event().wait(0.02)
+    assert [said["text"] for said in slacking.messages] == ["staging: v8 serves"]
+    assert capsys.readouterr().err == ""
+
+
 def test_one_channel_that_fails_does_not_keep_the_other_back(
     tmp_path: Path, slacking: slack_double.Slack, mailing: smtp_double.MailServer
 ) -> None:
@@ -344,6 +373,17 @@ def test_a_deploy_is_told_at_its_begin_and_its_end(
         "staging: deploy of v8 begins",
         "staging: v8 serves",
     ]
+
+
+def test_what_to_type_next_is_told_with_a_failure(
+    box: Outbox, slacking: slack_double.Slack
+) -> None:
+    failed = GateFailed("smoke said no", next="inv logs --release v8")
+    with pytest.raises(GateFailed), around(STAGING, PLAN, "ann", box=box):
+        raise failed
+    box.flush(2.0)
+    fields = slacking.messages[-1]["attachments"][0]["fields"]
+    assert {"title": "next", "value": "inv logs --release v8", "short": True} in fields
 
 
 @pytest.mark.parametrize(
