@@ -160,3 +160,13 @@ def test_what_unpacks_to_something_else_is_never_staged(
     with pytest.raises(StepFailed, match="did not unpack to what its record names"):
         agent.stage(other.as_json(), [wheel], {})
     assert [slot.number for slot in agent.observe(0).slots if slot.whole] == [1]
+
+
+def test_one_command_looks_at_the_files_once(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+    monkeypatch.setattr(
+        contents, "altered", lambda slot, *_, **__: looks.append(slot) or ""
+    )
+    assert (seen(agent), seen(agent), len(looks)) == ("", "", 1)
