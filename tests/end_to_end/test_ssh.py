@@ -182,6 +182,20 @@ def test_the_same_again_changes_nothing(staging: Staging) -> None:
     assert staging.current() == before
 
 
+def test_an_approval_for_prod_says_what_the_hosts_of_staging_say(
+    staging: Staging,
+) -> None:
+    listed = staging.inv("status", "--env", "staging", "--json").stdout
+    digest = json.loads(listed)["release"]["artefact"]
+    words = ("approve", "--env", "prod", "--artefact", digest[:8])
+    by_journal = staging.inv(*words)
+    by_proof = staging.inv(*words, MLTRADING_STAGING_HOSTS="")
+    assert (by_journal.returncode, by_proof.returncode) == (0, 0), by_proof.stderr
+    assert "staging passed it as v" in by_journal.stderr
+    assert "its journal says" in by_journal.stderr
+    assert "its proof says" in by_proof.stderr
+
+
 @pytest.mark.parametrize("fault", [RAISES, HANGS], ids=["raises", "hangs"])
 def test_a_release_that_does_not_boot_never_gets_traffic(
     staging: Staging, fault: str
