@@ -32,12 +32,13 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
         Usage: there is no bench of this name.
         StepFailed: it found what may never be.
     """
-    from bench import deploy, first_run, menu, switch
+    from bench import deploy, first_run, menu, pipeline, switch
     from bench.faults import report as faults
 
     benches: dict[str, Callable[[int], dict[str, Any]]] = {
         "deploy": deploy.measure,
         "menu": menu.measure,
+        "pipeline": pipeline.measure,
         "first-run": first_run.measure,
         "switch": switch.measure,
         "faults": partial(faults.measure, seed=seed, only=only),
@@ -94,7 +95,7 @@ def figure(
     }
     if goal is not None:
         row["limit"] = goal
-        row["goal"] = f"≤ {goal:g} {unit}"
+        row["goal"] = f"≤ {goal:.4g} {unit}".rstrip()
     return row
 
 

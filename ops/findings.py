@@ -28,12 +28,17 @@ class Found:
 def black(result: Result, paths: Sequence[str], root: str) -> Found:
     """Read `black --check --diff`: a diff per file, or why it can't be parsed."""
     found = _diffs(result.out, paths, lambda line: _after(line, "--- ").split("\t")[0])
+    path = ""
     for line in result.err.splitlines():
-        match = re.match(r"error: cannot format (.+?): (.+)", line)
-        if match and match[1] in paths:
-            found[match[1]] = line
-        elif line.startswith("error"):
-            return Found(understood=False)
+        if line.startswith("error"):
+            # `cannot format PATH: why`, or `cannot parse …: PATH:1:4` and the place.
+            named = re.match(r"error: cannot (?:format|parse\b.*?:) (.+?):", line)
+            path = named[1] if named else ""
+            if path not in paths:
+                return Found(understood=False)
+            found[path] = line
+        elif path:
+            found[path] += f"\n{line}"
     return Found(found, understood=_ended(result, bool(found), 1, 123))
 
 
