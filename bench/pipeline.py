@@ -237,7 +237,7 @@ def _changed(made: _Made, serial: Cost, runs: int) -> Iterator[dict[str, Any]]:
     lots = random.Random(1)  # nosec B311
     for number in range(max(runs // 3, 3)):
         path = lots.choice(small)
-        path.write_text(path.read_text() + f"\n# Change {number}.\n")
+        path.write_text(path.read_text() + f"\n\n# Change {number}.\n")
         costs.append(made.inv("quality").cpu / serial.cpu)
     yield figure("one small file changed", costs, "×", 1 / 30)
 

@@ -162,6 +162,26 @@ TABLE = (
         cost=0.1,
         budget=5.0,
     ),
+    Gate(
+        name="docs",
+        argv=(),
+        inputs=("*.md", "tasks.py", "ops/menu.py"),
+        tools=("invoke",),
+        read_by=("judges", "calls"),
+        fix="edit the lines named above",
+        cost=0.4,
+        budget=10.0,
+    ),
+    Gate(
+        name="workflow",
+        argv=(),
+        inputs=(".github/*", ".pre-commit-config.yaml", "tasks.py", "ops/menu.py"),
+        tools=("invoke",),
+        read_by=("judges", "calls"),
+        fix="call a task of the menu, or pin the action by its commit",
+        cost=0.4,
+        budget=10.0,
+    ),
 )
 BY_NAME = {gate.name: gate for gate in TABLE}
 
@@ -181,6 +201,10 @@ def circumstances(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> dict[st
     values = {name: environ.get(name, "") for name in gate.environment}
     if gate.name == "lock":
         values["uv"] = _program(environ)
+    if gate.name == "docs":
+        # A link may lead to any file, whatever it holds.
+        names = "\n".join(tree.names).encode()
+        values["files"] = hashlib.sha256(names).hexdigest()
     if gate.name == "licences":
         from ops import toolchain
 

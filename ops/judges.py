@@ -6,6 +6,7 @@ killed or ran out of time has said nothing about the tree.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -181,12 +182,70 @@ def _migrations(
     return Verdict(gate.name, "green"), True
 
 
+def _docs(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> tuple[Verdict, bool]:
+    """Judge that pages link to what is there and name calls that the menu knows."""
+    from ops import calls
+
+    names, said = frozenset(tree.names), []
+    found: list[tuple[str, int, str]] = []
+    for page in gate.judges(tree):
+        if page.endswith(".md"):
+            text = (tree.root / page).read_text()
+            broken = calls.broken_links(page, text, names)
+            said += [f"{page}:{line}: leads nowhere: {to}" for line, to in broken]
+            found += [(page, line, call) for line, call in calls.in_page(text)]
+    return _menu(gate, tree, found, said)
+
+
+def _workflow(
+    gate: Gate, tree: Tree, environ: Mapping[str, str]
+) -> tuple[Verdict, bool]:
+    """Judge that workflows and hooks run the menu only, and actions are pinned."""
+    from ops import calls
+
+    said: list[str] = []
+    found: list[tuple[str, int, str]] = []
+    for file in gate.judges(tree):
+        if not file.endswith((".yml", ".yaml")):
+            continue
+        text = (tree.root / file).read_text()
+        loose = calls.unpinned(text)
+        said += [f"{file}:{line}: not pinned by a commit: {to}" for line, to in loose]
+        for line, command in calls.in_workflow(text):
+            call = calls.of_menu(command)
+            if call is not None:
+                found.append((file, line, call))
+            elif not calls.BOOTSTRAP.fullmatch(command):
+                said.append(f"{file}:{line}: not a call of the menu: {command}")
+    return _menu(gate, tree, found, said)
+
+
+def _menu(
+    gate: Gate, tree: Tree, found: Sequence[tuple[str, int, str]], said: list[str]
+) -> tuple[Verdict, bool]:
+    """Add what Invoke has against calls to what was found otherwise."""
+    from ops import calls
+
+    if found:
+        asked = json.dumps([call for _, _, call in found])
+        argv = ("{python}", str(Path(calls.__file__)), asked)
+        result = tool(argv, tree.root, gate.timeout)
+        if not result.ok:
+            return _crashed(gate, result), False
+        said = said + calls.problems(found, json.loads(result.out))
+    if said:
+        return Verdict(gate.name, "red", findings="\n".join(said), fix=gate.fix), True
+    return Verdict(gate.name, "green"), True
+
+
 WHOLE: Mapping[str, Whole] = {
     "imports": _imports,
     "dependencies": _dependencies,
     "licences": _licences,
     "lock": _lock,
     "migrations": _migrations,
+    "docs": _docs,
+    "workflow": _workflow,
 }
 
 

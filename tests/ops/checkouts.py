@@ -45,6 +45,12 @@ FAULTS = {
         'source = { registry = "r" }\n',
         "secret-sauce: no licence is known",
     ),
+    "docs": ("README.md", "See [it](docs/none.md).\n", "leads nowhere: docs/none.md"),
+    "workflow": (
+        ".github/workflows/ci.yml",
+        "    steps:\n      - run: make test\n",
+        "ci.yml:2: not a call of the menu: make test",
+    ),
     "migrations": (
         "packages/marketdata/src/mltrading_marketdata/migrations/versions/0002_less.py",
         "def upgrade():\n    op.drop_table('bar')\n",
