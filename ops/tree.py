@@ -36,10 +36,12 @@ class Tree:
             folders[:] = [
                 name
                 for name in folders
-                if name not in skipped and (name[0] != "." or name == ".github")
+                if name not in skipped
+                and not name.endswith(".egg-info")
+                and (name[0] != "." or name == ".github")
             ]
             prefix = f"{folder[len(top) + 1 :]}/" if folder != top else ""
-            found += [prefix + name for name in files]
+            found += [prefix + name for name in files if name[:9] != ".coverage"]
         return tuple(sorted(found))
 
     @cached_property

@@ -12,7 +12,7 @@ from tests.ops.checkouts import checkout
 
 
 def test_no_change_gets_an_answer_of_before_it(tmp_path: Path) -> None:
-    assert mutations.simple(150, 7, tmp_path) == []
+    assert mutations.simple(60, 7, tmp_path) == []
 
 
 @pytest.mark.integration
@@ -20,6 +20,7 @@ def test_no_change_gets_a_wrong_answer_of_the_real_tools(tmp_path: Path) -> None
     assert mutations.real(24, 7, tmp_path, checkout) == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("part", ["config", "environment", "tools", "layout"])
 def test_a_ground_that_is_left_out_is_found(
     tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
