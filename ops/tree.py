@@ -15,6 +15,7 @@ from typing import Any
 
 # Folders at the root whose content is made by tasks.
 MADE = ("build", "dist", "reports")
+SKIPPED = ("__pycache__", "node_modules")
 READ = (".py", ".toml", ".lock", ".txt", ".md", ".yml", ".yaml")
 
 
@@ -28,7 +29,6 @@ class Tree:
     def names(self) -> tuple[str, ...]:
         """Every file that is not hidden or made by tasks, sorted, by relative path."""
         found: list[str] = []
-        skipped = {"__pycache__", "node_modules"}
         top = str(self.root)
         for folder, folders, files in os.walk(top):
             if folder == top:
@@ -36,7 +36,7 @@ class Tree:
             folders[:] = [
                 name
                 for name in folders
-                if name not in skipped
+                if name not in SKIPPED
                 and not name.endswith(".egg-info")
                 and (name[0] != "." or name == ".github")
             ]
@@ -101,7 +101,7 @@ class Tree:
                 if entry.name.endswith(".py") or entry.is_dir():
                     found.append(f"{place}/{entry.name}".lstrip("/"))
         return tuple(
-            sorted(name for name in found if name[0] != "." and name not in MADE)
+            sorted(n for n in found if n[0] != "." and n not in (*MADE, *SKIPPED))
         )
 
 

@@ -27,3 +27,12 @@ def test_imports_are_what_a_module_imports_wherever_it_does() -> None:
     assert imported(source) == "#\nfrom a import b\nimport c"
     assert imported(b"x = 1") == "#"
     assert imported(b"def (:") == ""
+
+
+def test_what_tasks_make_is_no_module_at_the_root(tmp_path: Path) -> None:
+    write(tmp_path, "tasks.py", "")
+    write(tmp_path, "src/ours/a.py", "")
+    before = Tree(tmp_path).layout
+    for name in ("__pycache__/a.pyc", "reports/a.json", "dist/a.whl", ".venv/a.py"):
+        write(tmp_path, name, "")
+    assert Tree(tmp_path).layout == before == ("src", "src/ours", "tasks.py")
