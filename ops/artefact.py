@@ -541,10 +541,10 @@ def build_task(
     artefact = build(root, allow_dirty=allow_dirty, full=full)
     manifest = json.loads((artefact.path / "manifest.json").read_text())
     if again or python:
-        from ops import reproduction, suite
+        from ops import pythons, reproduction
 
         names = [name.strip() for name in python.split(",") if name.strip()]
-        others = [suite.interpreter(name, root) for name in names]
+        others = [pythons.interpreter(name, root) for name in names]
         manifest["reproduced"] = reproduction.reproduce(artefact, root, others)
         _write(artefact.path, manifest)
     if as_json:

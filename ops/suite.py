@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ops import artefact, cache, errors, quality, report
+from ops import artefact, cache, errors, pythons, quality, report
 from ops.command import Command
 from ops.environment import ROOT
 from ops.shell import run as shell_run
@@ -77,7 +77,7 @@ def run(
     """
     asked = python.split(",") if isinstance(python, str) else list(python or ())
     named = [name.strip() for name in asked if name.strip()]
-    pythons = [interpreter(name, root) for name in named]
+    found = [pythons.interpreter(name, root) for name in named]
     coverage = coverage and not kinds and not paths
     arguments = ["-m", markers(kinds)] if kinds else []
     arguments += ["-x"] if fail_fast else []
@@ -101,16 +101,16 @@ def run(
             f"in {report.seconds(known.seconds)}; inv test runs them again"
         )
         return (known,)
-    if not pythons:
+    if not found:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         outcomes = [on(version, sys.executable, not as_json)]
-    elif len(pythons) == 1:
-        outcomes = [on(*pythons[0], not as_json)]
+    elif len(found) == 1:
+        outcomes = [on(*found[0], not as_json)]
     else:
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(len(pythons)) as pool:
-            pending = [pool.submit(on, *pair, False) for pair in pythons]
+        with ThreadPoolExecutor(len(found)) as pool:
+            pending = [pool.submit(on, *pair, False) for pair in found]
             outcomes = [future.result() for future in pending]
     if as_json:
         report.as_json({"schema_version": 1, "tests": [asdict(o) for o in outcomes]})
@@ -155,50 +155,6 @@ def _remember(root: Path, outcome: Outcome) -> None:
     said = cache.Verdict("tests", "green", data=asdict(outcome))
     with contextlib.closing(cache.Store.open()) as store:
         store.put(key, said)
-
-
-def interpreter(name: str, root: Path) -> tuple[str, str]:
-    """Return (version, executable) of an environment with everything locked.
-
-    The environment is `.venv-<version>` in the checkout, made on the first use.
-
-    Raises:
-        Usage: this machine has no such Python.
-    """
-    environment = root / f".venv-{name}"
-    settings = {
-        "UV_PROJECT_ENVIRONMENT": str(environment),
-        "UV_PYTHON_DOWNLOADS": "never",
-        "VIRTUAL_ENV": None,
-        "UV_PYTHON": None,
-    }
-    found = shell_run(Command(("uv", "python", "find", "--system", name), env=settings))
-    executable = found.out.strip() if found.ok else _pyenv(name, os.environ)
-    if not executable:
-        raise errors.Usage(
-            f"Python {name} is not on this machine",
-            where=f"--python {name}",
-            allowed="a version that `uv python list --only-installed` shows",
-            next=f"uv python install {name}",
-        )
-    sync = ("uv", "sync", "--frozen", "--quiet", "--all-groups", "--python", executable)
-    made = shell_run(Command((*sync, "--offline"), cwd=root, env=settings))
-    if not made.ok:
-        made = shell_run(Command(sync, cwd=root, env=settings, timeout=900))
-    if not made.ok:
-        raise errors.StepFailed(
-            f"the locked packages can't be installed for Python {name}",
-            detail=made.tail(8),
-        )
-    return name, str(environment / "bin" / "python")
-
-
-def _pyenv(name: str, environ: Mapping[str, str]) -> str:
-    """Return pyenv's newest Python of a version: uv sees only what is on PATH."""
-    root = Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    found = [*root.glob(f"versions/{name}/bin/python")]
-    found += root.glob(f"versions/{name}.*/bin/python")
-    return str(max(found, key=lambda path: path.stat().st_mtime, default=""))
 
 
 def _pytest(

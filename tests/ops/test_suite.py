@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import artefact, errors, quality, suite
+from ops import artefact, errors, pythons, quality, suite
 from tests.ops.checkouts import write
 
 PYTEST = '[tool.pytest.ini_options]\njunit_family = "xunit1"\nmarkers = ["smoke: x"]\n'
@@ -124,8 +124,8 @@ def test_a_python_of_pyenv_is_found_though_not_on_the_path(tree: Path) -> None:
     for version in ("3.12.1", "3.1.0"):
         write(tree, f"versions/{version}/bin/python", "")
     environ = {"PYENV_ROOT": str(tree)}
-    assert suite._pyenv("3.12", environ) == f"{tree}/versions/3.12.1/bin/python"
-    assert suite._pyenv("3.2", environ) == ""
+    assert pythons.pyenv("3.12", environ) == f"{tree}/versions/3.12.1/bin/python"
+    assert pythons.pyenv("3.2", environ) == ""
 
 
 @pytest.fixture
