@@ -25,6 +25,7 @@ from ops.environment import Environment
 from ops.errors import (
     GateFailed,
     Interrupted,
+    Locked,
     OpsError,
     RevertFailed,
     StepFailed,
@@ -432,6 +433,15 @@ class Rollout:
                 budget = float(self.environment.budget.stop)
                 for host in {step.host for step in plan.steps}:
                     self.target.act(host, "stop", number=plan.release, timeout=budget)
+        except Locked as second:
+            # What there is now is another holder's, and so is the journal. Ours is
+            # given up first: who wants it back is not even let in to look.
+            self.target.release()
+            raise Locked(
+                f"another holder has taken over ({second.what}); {self._serves()}",
+                where=second.where,
+                next=f"inv status --env {self.environment.name}",
+            ) from error
         except (OpsError, OSError) as second:
             self._note_end(plan, "revert_failed", f"{error}; then: {second}")
             raise RevertFailed(

@@ -574,7 +574,9 @@ def honest(
     lost its power, link or disk meanwhile; `broken`: its disk would not sync.
     """
     found = []
-    if "Traceback" in ended.said or "defect of the engine" in ended.said:
+    # Below 0 the signal came while Python was still starting: nothing was begun.
+    traced = "Traceback" in ended.said and ended.code >= 0
+    if traced or "defect of the engine" in ended.said:
         found.append(Violation("I10", "output", f"a trace: {ended.said[-300:]}"))
     moved = {name for name in after if after[name] != before.get(name)}
     if ended.code == 0 and len(set(after.values())) > 1:

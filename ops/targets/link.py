@@ -297,7 +297,7 @@ class Link:
         try:
             with self._writing:
                 self._channel.sendall(text)
-        except OSError as error:
+        except (OSError, EOFError) as error:
             self.close(f"the connection was cut: {_said(error)}")
             raise Unreachable(self.lost) from None
 

@@ -207,6 +207,7 @@ def test_a_secret_in_a_file_or_an_argument_is_seen(tmp_path: Path) -> None:
         (Ended(77, ""), {"one": 1, "two": 1}, False),
         (Ended(1, "Traceback (most recent call last)"), {"one": 1, "two": 1}, False),
         (Ended(-9, ""), {"one": 2, "two": 1}, True),
+        (Ended(-2, "Traceback, KeyboardInterrupt"), {"one": 1, "two": 1}, True),
     ],
 )
 def test_exit_codes_are_held_against_what_serves(

@@ -1,17 +1,19 @@
-"""What a watched release is asked beside its figures, and what follows."""
+"""What a rollout does when it is told no: by a watched release, by a newer holder."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from ops.command import Answer, Request
-from ops.errors import GateFailed
-from ops.plan import Step
+from ops.errors import GateFailed, Locked, StepFailed
+from ops.plan import Plan, Step
 from ops.release import Release
 from ops.rollout import Rollout
+from ops.world import World
 from tests.ops import worlds
 
 WATCH = Step("watch", "one", "", 3, 0.2)
@@ -53,3 +55,33 @@ def test_a_release_that_does_not_stay_ready_is_put_back() -> None:
 
 def test_a_release_that_was_not_ready_once_stays() -> None:
     assert watched(503, 200)["verdict"] == "INCONCLUSIVE"
+
+
+class Taken:
+    """A host that a newer holder has taken over; it lets nobody look who wants it."""
+
+    held = True
+
+    def record(self, event: dict[str, Any]) -> None:
+        raise Locked("epoch 3 is over")
+
+    def settle(self) -> None:
+        """Nothing is under way."""
+
+    def release(self) -> None:
+        self.held = False
+
+    def observe(self) -> World:
+        if self.held:
+            raise Locked("somebody else has acted here")
+        return worlds.world({"current": 4, "slots": {"4": "alive a"}})
+
+
+def test_who_was_replaced_meanwhile_says_so_and_puts_nothing_back() -> None:
+    """The campaign found it: a woken deployer called for a rollback, with code 5."""
+    rollout = Rollout(Taken(), worlds.ENVIRONMENT, "ann", moved=True)
+    plan = Plan("deploy", "local", (), 3, 2)
+    with pytest.raises(Locked, match="another holder has taken over") as told:
+        rollout._put_back(plan, StepFailed("smoke could not be done"))
+    assert told.value.code == 3
+    assert told.value.next == "inv status --env local"
