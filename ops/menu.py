@@ -60,16 +60,34 @@ def _explain(error: Exception, *, as_json: bool) -> int | None:
 
 
 def keep_bytecode() -> None:
-    """Keep byte-code in our cache folder where it must not lie beside its sources.
+    """Keep byte-code where Python is told not to write it beside its sources.
 
     A command that compiles all that it imports takes twice as long. What is imported
-    before tasks.py is read, Invoke itself, is compiled each time all the same.
+    from here on goes to our cache folder. Invoke is imported before tasks.py is read,
+    so its byte-code can only lie beside it, in the checkout's own environment.
     """
-    if sys.dont_write_bytecode and sys.pycache_prefix is None:
-        from ops import folders
+    if not sys.dont_write_bytecode or sys.pycache_prefix is not None:
+        return
+    from ops import folders
 
-        sys.pycache_prefix = str(folders.bytecode())
-        sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(folders.bytecode())
+    sys.dont_write_bytecode = False
+    invoke = os.path.dirname(sys.modules[Program.__module__].__file__ or "")
+    environment = os.path.join(os.path.dirname(os.path.dirname(__file__)), ".venv", "")
+    known = os.path.isdir(os.path.join(invoke, "__pycache__"))
+    if invoke.startswith(environment) and not known:
+        _compile(invoke)
+
+
+def _compile(folder: str) -> None:
+    """Compile a package beside its sources, where that is possible."""
+    import compileall
+
+    prefix, sys.pycache_prefix = sys.pycache_prefix, None
+    try:
+        compileall.compile_dir(folder, quiet=2)
+    finally:
+        sys.pycache_prefix = prefix
 
 
 def contract_usage_errors() -> None:

@@ -406,6 +406,7 @@ def connect(address: Address, environ: Mapping[str, str] = os.environ) -> Any:
     Raises:
         Unreachable, Refused: see Link.open.
     """
+    early = Early(address)
     from fabric import Connection
     from paramiko import BadHostKeyException, RejectPolicy, SSHException
     from paramiko.ssh_exception import AuthenticationException
@@ -424,6 +425,10 @@ def connect(address: Address, environ: Mapping[str, str] = os.environ) -> Any:
         connection.client.load_host_keys(str(file))
     # Fabric's own choice is to trust whoever answers.
     connection.client.set_missing_host_key_policy(RejectPolicy())
+    same = (connection.host, connection.port) == (address.host, address.port)
+    sock = early.take(wanted=same and not connection.gateway)
+    if sock is not None:
+        connection.connect_kwargs["sock"] = sock
     try:
         connection.open()
     except BadHostKeyException as error:
@@ -442,6 +447,32 @@ def connect(address: Address, environ: Mapping[str, str] = os.environ) -> Any:
     sock = connection.transport.sock
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
+
+
+class Early:
+    """A TCP connection that is made while what speaks SSH over it is being imported.
+
+    The host starts its side meanwhile.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.sock: socket.socket | None = None
+        self.thread = threading.Thread(target=self._dial, args=(address,), daemon=True)
+        self.thread.start()
+
+    def _dial(self, address: Address) -> None:
+        # Who then needs it meets the same problem and reports it.
+        with suppress(OSError):
+            place = (address.host, address.port)
+            self.sock = socket.create_connection(place, CONNECT)
+
+    def take(self, *, wanted: bool) -> socket.socket | None:
+        """Return it; None where there is none, or settings lead elsewhere."""
+        if wanted:
+            self.thread.join()
+        if self.sock is not None and not wanted:
+            self.sock.close()
+        return self.sock if wanted else None
 
 
 def unknown_key(address: Address, file: Path) -> OpsError:

@@ -605,6 +605,21 @@ def test_a_host_that_refuses_is_out_of_reach() -> None:
         link.connect(Address("deploy", "127.0.0.1", port), {})
 
 
+def test_a_connection_made_early_is_given_up_where_settings_lead_elsewhere() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("deploy", "127.0.0.1", server.getsockname()[1])
+        for wanted in (True, False):
+            early = link.Early(address)
+            early.thread.join()
+            sock = early.take(wanted=wanted)
+            there, _ = server.accept()
+            with there:
+                assert (sock is not None) is wanted
+                if sock is not None:
+                    sock.close()
+                assert there.recv(1) == b""
+
+
 def test_keys_that_are_unknown_or_changed_read_differently() -> None:
     address, file = Address("deploy", "10.0.0.1", 2222), Path("/k")
     unknown = link.unknown_key(address, file)
