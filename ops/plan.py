@@ -54,6 +54,11 @@ def plan_deploy(
     if not force and previous is not None and len(strays) < len(hosts):
         if all(host.current != previous for host in strays):
             return _converge(world, strays, environment, tuple(notes))
+    notes += [
+        f"{host.name} serves v{host.current}, not v{previous}; it is brought along"
+        for host in strays
+        if host.current not in (previous, None)
+    ]
     keep: set[int | None] = {number, previous}
     stages = [
         [_prepare(host, release, environment) for host in hosts],
