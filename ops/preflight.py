@@ -5,7 +5,6 @@ Each check has a name, so that a message, a page and a test mean the same thing.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
@@ -243,9 +242,8 @@ def _database(facts: Facts, environment: Environment, variable: str) -> Check:
     if not facts.database:
         return Check("database", "ok", "answers from there", "", facts.name)
     said = f"what {variable} names does not answer from there: {facts.database}"
-    where = shlex.quote(facts.address or facts.name)
     mend = (
-        f"ssh {where} pg_isready, with -h and -p of that address; then the server's "
+        "pg_isready there, with -h and -p of that address; then the server's "
         "listen_addresses and what is between them"
     )
     return Check("database", "failed", said, mend, facts.name)

@@ -38,7 +38,9 @@ def colour(text: str, name: str, *, stream: Any = None) -> str:
 def say(text: str = "", tone: str = "") -> None:
     """Print talk: progress, plans, notices."""
     try:
-        print(colour(text, tone) if tone else text, file=sys.stderr, flush=True)
+        line = colour(text, tone) if tone else text
+        # Text and end in one piece: several hosts are told of at once.
+        print(f"{line}\n", end="", file=sys.stderr, flush=True)
     except BrokenPipeError:
         # Nobody listens any more; that must not stop a deploy half-way.
         _silence(sys.stderr)

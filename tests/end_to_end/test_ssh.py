@@ -313,7 +313,7 @@ def test_a_host_that_was_away_is_told_what_it_missed_and_brought_along(
     new = version(staging.one)
     shown = staging.inv("status", "--env", "staging")
     assert shown.returncode == 1 and new != old
-    assert f"{staging.two.address} has {old}" in shown.stderr
+    assert f"{staging.two.address} serves {old}" in shown.stderr
     assert "drifted, lacks" in shown.stdout
     refused = staging.inv("up", "--env", "staging")
     assert "inv deploy --env staging" in refused.stderr

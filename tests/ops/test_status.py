@@ -112,6 +112,14 @@ def test_no_host_is_behind_while_its_journal_is_being_written() -> None:
     assert status.judge(found)[0] == "healthy"
 
 
+def test_a_host_that_drifted_is_sent_to_up_and_all_else_to_the_doctor() -> None:
+    for host, command in (({"drift": True}, "inv up"), ({"behind": 1}, "inv doctor")):
+        found = {**FOUND, "verdict": "degraded", "said": "x", "hosts": [HOST | host]}
+        with pytest.raises(StepFailed) as raised:
+            status._raise(found)
+        assert raised.value.next.startswith(command)
+
+
 def test_all_that_is_not_well_ends_with_1() -> None:
     for verdict, kind in (("nothing", Refused), ("down", StepFailed)):
         with pytest.raises(kind) as raised:
