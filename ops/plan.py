@@ -240,10 +240,14 @@ def plan_down(world: World, environment: Environment) -> Plan:
 def retained(world: World, host: Host, keep: int, also: set[int | None]) -> set[int]:
     """Return the releases that pruning must leave: `keep` good ones and `also`.
 
-    Only good releases count, so a row of failures can't push a good one out.
+    Only good releases count, so a row of failures can't push a good one out. Those that
+    one rollback after the other would lead to are kept as well: they are the last that
+    had traffic, and need not be the ones with the highest numbers.
     """
     good = [slot.number for slot in host.slots if world.history.good(slot.number)]
-    return {*sorted(good)[-keep:], *(number for number in also if number is not None)}
+    back = [number for number in world.history.traffic if number in good][-keep:]
+    named = (number for number in also if number is not None)
+    return {*sorted(good)[-keep:], *back, *named}
 
 
 # The parts of plans -----------------------------------------------------------------

@@ -430,9 +430,7 @@ class Rollout:
             if self.turned:
                 doubt += self._settle()
             if self._stops_new(plan):
-                budget = float(self.environment.budget.stop)
-                for host in {step.host for step in plan.steps}:
-                    self.target.act(host, "stop", number=plan.release, timeout=budget)
+                doubt += self._stop_new(plan)
         except Locked as second:
             # What there is now is another holder's, and so is the journal. Ours is
             # given up first: who wants it back is not even let in to look.
@@ -526,6 +524,22 @@ class Rollout:
                 self._gate(step)
             except GateFailed as doubt:
                 doubts.append(f", but: {doubt.what}")
+        return "".join(doubts)
+
+    def _stop_new(self, plan: Plan) -> str:
+        """End the new release on every host; return where that is doubtful.
+
+        One that goes on running has no traffic: the next deploy ends it.
+        """
+        doubts = []
+        for host in sorted({step.host for step in plan.steps}):
+            budget = float(self.environment.budget.stop)
+            try:
+                self.target.act(host, "stop", number=plan.release, timeout=budget)
+            except Locked:
+                raise
+            except (OpsError, OSError) as error:
+                doubts.append(f", but v{plan.release} may still run on {host}: {error}")
         return "".join(doubts)
 
     def _stops_new(self, plan: Plan) -> bool:

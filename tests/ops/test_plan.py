@@ -131,6 +131,19 @@ def test_the_current_and_the_previous_release_are_always_kept() -> None:
     assert retained(world, world.hosts[0], 2, {4, 5, None}) == {4, 5}
 
 
+def test_what_rollbacks_lead_to_is_kept_though_newer_good_ones_are_there() -> None:
+    said = {str(n): "dead x" for n in (1, 2, 3, 8, 11)}
+    world = worlds.world(
+        {
+            "current": 2,
+            "slots": said,
+            "standing": dict.fromkeys(said, "good"),
+            "traffic": [1, 2],
+        }
+    )
+    assert retained(world, world.hosts[0], 3, {2}) == {1, 2, 3, 8, 11}
+
+
 def test_every_step_before_the_switch_leaves_traffic_alone() -> None:
     for case in CASES:
         if case["ask"]["op"] != "deploy" or "steps" not in case["expect"]:

@@ -85,3 +85,38 @@ def test_who_was_replaced_meanwhile_says_so_and_puts_nothing_back() -> None:
         rollout._put_back(plan, StepFailed("smoke could not be done"))
     assert told.value.code == 3
     assert told.value.next == "inv status --env local"
+
+
+class Lost:
+    """Two hosts of which one is lost as soon as the new release is staged."""
+
+    def __init__(self) -> None:
+        self.ended: list[dict[str, Any]] = []
+
+    def record(self, event: dict[str, Any]) -> None:
+        if event["phase"] == "end":
+            self.ended.append(event["facts"])
+
+    def act(self, host: str, verb: str, **_: Any) -> dict[str, Any]:
+        if host == "two" or verb == "boot":
+            raise StepFailed(f"{verb} could not be done: its lease is not held")
+        return {}
+
+    def settle(self) -> None:
+        """Nothing is on its way."""
+
+    def observe(self) -> World:
+        said = {"current": 1, "slots": {"1": "alive a"}, "front": 80}
+        return worlds.world({**said, "hosts": [{"name": "one"}, {"name": "two"}]})
+
+
+def test_a_new_release_that_cant_be_ended_is_no_failed_revert() -> None:
+    steps = (Step("boot", "one", "", 2, stage=0), Step("boot", "two", "", 2, stage=1))
+    target = Lost()
+    with pytest.raises(StepFailed) as failed:
+        Rollout(target, worlds.ENVIRONMENT, "ann").carry_out(
+            Plan("deploy", "staging", steps, 2, 1)
+        )
+    assert "v1 serves, but v2 may still run on two: stop could" in failed.value.what
+    assert failed.value.code == 1
+    assert target.ended[0]["outcome"] == "aborted"
