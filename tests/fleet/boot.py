@@ -86,6 +86,8 @@ def first_process(name: str, root: str, cgroup: str, alive: int) -> None:
 def main() -> int:
     """Start the host, write its PID, wait for the end of either side."""
     wanted = json.loads(sys.argv[1])
+    # Held open: the child may have made the host's files ours before we write here.
+    folder = os.open(os.path.dirname(wanted["pid"]), os.O_RDONLY | os.O_DIRECTORY)
     network = os.open(f"/run/netns/{wanted['netns']}", os.O_RDONLY)
     call("setns", network, NEW_NET)
     os.close(network)
@@ -99,10 +101,12 @@ def main() -> int:
         finally:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
-    scratch = f"{wanted['pid']}.new"
-    with open(scratch, "w") as file:
+    name = os.path.basename(wanted["pid"])
+    scratch = os.open(f"{name}.new", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=folder)
+    with os.fdopen(scratch, "w") as file:
         file.write(str(child))
-    os.rename(scratch, wanted["pid"])
+    os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.close(folder)
     ends = [os.pidfd_open(child)]
     ends += [] if wanted["watch"] is None else [wanted["watch"]]
     select.select(ends, [], [])
