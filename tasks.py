@@ -14,12 +14,22 @@ _DRY = {"dry-run": "show the plan and change nothing"}
 _JSON = {"json": "print one JSON document instead of text"}
 
 
-@verb(help={"yes": "do not ask before installing", **_DRY})
-def setup(c, yes=False, dry_run=False):
+@verb(
+    help={
+        "yes": "do not ask before installing",
+        "keys": "instead: put a workflow's SSH keys from its variables in place",
+        **_DRY,
+    }
+)
+def setup(c, yes=False, keys=False, dry_run=False):
     """Install what the tests need of this machine, and the commit hooks."""
+    from ops import keys as given
     from ops import machine
 
-    machine.setup(yes=yes, dry_run=dry_run)
+    if keys:
+        given.install()
+    else:
+        machine.setup(yes=yes, dry_run=dry_run)
 
 
 @verb(
@@ -146,6 +156,13 @@ def lock(c):
         "python": "comma-separated versions, each in its own environment",
         "fail-fast": "stop at the first failure",
         "coverage": "measure coverage",
+        "cache": "leave out files that did not change since they passed",
+        "explain": "say for each file that runs what changed since it passed",
+        "jobs": "workers side by side; default: one per processor",
+        "shard": "a part of the test files such as 1/3",
+        "url": "ask the service at this address: with --smoke or --integration",
+        "record": "write the seconds of each file to tests/times.json",
+        **_JSON,
     }
 )
 def test(
@@ -158,8 +175,15 @@ def test(
     python="",
     fail_fast=False,
     coverage=True,
+    cache=True,
+    explain=False,
+    jobs=0,
+    shard="",
+    url="",
+    record=False,
+    json=False,
 ):
-    """Run the tests; JUnit and coverage go to reports/."""
+    """Run the tests that what changed concerns; reports go to reports/."""
     from ops import suite
 
     asked = {
@@ -170,7 +194,19 @@ def test(
         "e2e": e2e,
     }
     kinds = [kind for kind, wanted in asked.items() if wanted]
-    suite.run(kinds, python=python, fail_fast=fail_fast, coverage=coverage)
+    suite.run(
+        kinds,
+        python=python,
+        fail_fast=fail_fast,
+        coverage=coverage,
+        use_cache=cache,
+        explain=explain,
+        jobs=jobs,
+        shard=shard,
+        url=url,
+        record=record,
+        as_json=json,
+    )
 
 
 @verb(
@@ -190,12 +226,25 @@ def build(c, allow_dirty=False, verify=False, python="", json=False):
     )
 
 
-@verb
-def ci(c):
+@verb(
+    help={
+        "cache": "use verdicts of what did not change",
+        "check": "instead: read the reports in this folder, all must be green",
+        "expect": "comma-separated folders in it that must hold one; for --check",
+        **_JSON,
+    }
+)
+def ci(c, cache=True, check="", expect="", json=False):
     """Do what CI does: quality, tests, build; one table, one exit code."""
-    from ops import suite
+    from pathlib import Path
 
-    suite.ci()
+    from ops import pipeline
+
+    if check:
+        wanted = [name for name in expect.split(",") if name]
+        pipeline.check(Path(check), expected=wanted, as_json=json)
+    else:
+        pipeline.ci(use_cache=cache, as_json=json)
 
 
 @verb(
@@ -312,12 +361,22 @@ def history(c, env="local", lines=20, release=None, json=False):
     operate.history(env, lines=lines, release=release, as_json=json)
 
 
-@verb(help={**_ENV, "since": "such as 90d, 12w, 24h, 2026-03-01, all", **_JSON})
-def report(c, env="local", since="90d", json=False):
-    """Tell how well deploys went: success, durations, recovery, DORA keys."""
-    from ops import operate
+@verb(
+    help={
+        **_ENV,
+        "since": "such as 90d, 12w, 24h, 2026-03-01, all",
+        "pipeline": "only runs of inv ci",
+        **_JSON,
+    }
+)
+def report(c, env="local", since="90d", pipeline=False, json=False):
+    """Tell how well deploys and the pipeline went: success, durations, DORA keys."""
+    from ops import operate, trend
 
-    operate.report_task(env, since=since, as_json=json)
+    if not pipeline:
+        operate.report_task(env, since=since, as_json=json)
+    if pipeline or not json:
+        trend.show(since=since, as_json=json)
 
 
 @verb(help={**_ENV, **_JSON})

@@ -28,13 +28,15 @@ class Secret:
 class Command:
     """A program to run: argument list, folder, environment, time-out in seconds.
 
-    `env` is added to the caller's environment, a None value removes the name.
+    `env` is added to the caller's environment, a None value removes the name. A
+    program that is ended may take `grace` seconds to put its things away.
     """
 
     argv: tuple[str, ...]
     cwd: Path | None = None
     env: Mapping[str, str | Secret | None] = field(default_factory=dict)
     timeout: float = 600.0
+    grace: float = 2.0
 
     def __str__(self) -> str:
         return " ".join(self.argv)

@@ -5,12 +5,14 @@ Data goes to standard output, talk to standard error. Readable without colour.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from ops.errors import OpsError
@@ -35,8 +37,28 @@ def colour(text: str, name: str, *, stream: Any = None) -> str:
     return f"\x1b[{_CODES[name]}m{text}\x1b[0m"
 
 
+class _Holding(threading.local):
+    lines: list[Callable[[], object]] | None = None
+
+
+_holding = _Holding()
+
+
+@contextlib.contextmanager
+def held(lines: list[Callable[[], object]]) -> Iterator[None]:
+    """Put what this thread prints meanwhile into a list; calling them prints them."""
+    _holding.lines = lines
+    try:
+        yield
+    finally:
+        _holding.lines = None
+
+
 def say(text: str = "", tone: str = "") -> None:
     """Print talk: progress, plans, notices."""
+    if _holding.lines is not None:
+        _holding.lines.append(lambda: say(text, tone))
+        return
     try:
         line = colour(text, tone) if tone else text
         # Text and end in one piece: several hosts are told of at once.
@@ -48,6 +70,9 @@ def say(text: str = "", tone: str = "") -> None:
 
 def data(text: str) -> bool:
     """Print data for the next program in a pipe; False when it reads no more."""
+    if _holding.lines is not None:
+        _holding.lines.append(lambda: data(text))
+        return True
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -38,7 +38,8 @@ class Result:
         return "\n".join(text.splitlines()[-lines:])
 
 
-_under_way: set[subprocess.Popen[str]] = set()
+# The programs that run, and the seconds that each may take to put its things away.
+_under_way: dict[subprocess.Popen[str], float] = {}
 _guard = threading.Lock()
 
 # What is read by us must hold no colours, whatever the user forces for terminals.
@@ -131,20 +132,20 @@ def run(
         ) from None
     timed_out = False
     with _guard:
-        _under_way.add(process)
+        _under_way[process] = command.grace
     try:
         out, err = process.communicate(timeout=command.timeout)
     except subprocess.TimeoutExpired:
         timed_out = True
-        _end_group(process)
+        _end_group(process, command.grace)
         out, err = process.communicate()
     except BaseException:
-        _end_group(process)
+        _end_group(process, command.grace)
         process.communicate()
         raise
     finally:
         with _guard:
-            _under_way.discard(process)
+            _under_way.pop(process, None)
     seconds = time.monotonic() - begun
     if timed_out:
         err = f"{err or ''}\ntimed out after {command.timeout:g} s"
@@ -154,12 +155,12 @@ def run(
 def end_all() -> None:
     """End every program that a thread of this process waits for, group by group."""
     with _guard:
-        processes = tuple(_under_way)
-    for process in processes:
-        _end_group(process)
+        processes = tuple(_under_way.items())
+    for process, grace in processes:
+        _end_group(process, grace)
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
+def _end_group(process: subprocess.Popen[str], grace: float) -> None:
     """End a program and everything it started."""
     import subprocess
 
@@ -169,6 +170,6 @@ def _end_group(process: subprocess.Popen[str]) -> None:
         except ProcessLookupError:
             return
         try:
-            process.wait(timeout=2)
+            process.wait(timeout=grace)
         except subprocess.TimeoutExpired:
             continue

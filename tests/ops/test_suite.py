@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from ops import artefact, errors, pythons, quality, suite
+from ops import errors, pythons, suite
 from tests.ops.checkouts import write
 
 PYTEST = '[tool.pytest.ini_options]\njunit_family = "xunit1"\nmarkers = ["smoke: x"]\n'
+# The plugin that dash brings takes longer to load than these tests to run.
+PYTEST += 'addopts = "-p no:dash"\n'
 GOOD = "def test_good():\n    pass\n"
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MLTRADING_CACHE", f"{tmp_path}-cache")
     write(tmp_path, "pyproject.toml", PYTEST)
     return tmp_path
 
@@ -128,98 +132,158 @@ def test_a_python_of_pyenv_is_found_though_not_on_the_path(tree: Path) -> None:
     assert pythons.pyenv("3.2", environ) == ""
 
 
+
+
 @pytest.fixture
-def parts(tree: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    """Replace the three parts by ones that are red on request."""
-    red = {"quality": False, "tests": False, "build": False}
-
-    def part(name: str, value: object) -> object:
-        def act(*args: object, **kwargs: object) -> object:
-            if red[name]:
-                raise errors.Refused(f"{name} says no")
-            return value
-
-        return act
-
-    made = artefact.Artefact("d", tree, "c", False, (), tree, "l", "3.13", 1.0, False)
-    outcome = suite.Outcome("3.13", 0, 5, 0, 0, 1.0, ())
-    monkeypatch.setattr(quality, "quality", part("quality", ()))
-    monkeypatch.setattr(suite, "run", part("tests", (outcome,)))
-    monkeypatch.setattr(artefact, "build_task", part("build", made))
-    return red
-
-
-def test_the_pipeline_writes_its_report(tree: Path, parts: dict[str, bool]) -> None:
-    suite.ci(root=tree, environ={})
-    document = json.loads((tree / "reports/ci.json").read_text())
-    assert {name: part["state"] for name, part in document["parts"].items()} == {
-        "quality": "green",
-        "tests": "green",
-        "build": "green",
-    }
-    assert document["parts"]["tests"]["budget"] == 480
-
-
-@pytest.mark.parametrize("name", ["quality", "tests", "build"])
-def test_one_red_part_hides_no_other(
-    tree: Path, parts: dict[str, bool], name: str
-) -> None:
-    parts[name] = True
-    with pytest.raises(errors.StepFailed, match=f"{name} red"):
-        suite.ci(root=tree, environ={})
-    document = json.loads((tree / "reports/ci.json").read_text())
-    states = [part["state"] for part in document["parts"].values()]
-    assert sorted(states) == ["green", "green", "red"]
-
-
-def in_git(tree: Path) -> Path:
+def checkout(tree: Path) -> Path:
+    """A checkout with two test files; `a` uses a module and reads a file."""
     subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
-    (tree / ".gitignore").write_text("reports/\n.coverage*\n__pycache__/\n")
+    write(tree, ".gitignore", "reports/\n.coverage*\n__pycache__/\n.pytest_cache/\n")
+    write(
+        tree,
+        "own.py",
+        "import json, pathlib\nHERE = pathlib.Path(__file__).parent\n"
+        "def value():\n    return json.loads((HERE / 'v.json').read_text())\n",
+    )
+    write(tree, "v.json", "1")
+    write(tree, "test_a.py", "import own\ndef test_a():\n    assert own.value()\n")
+    write(tree, "test_b.py", GOOD)
     return tree
 
 
-@pytest.mark.integration
-def test_a_green_run_of_these_very_files_is_believed_where_asked(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLTRADING_CACHE", str(tree.parent / "cache"))
-    write(in_git(tree), "test_a.py", GOOD)
-    suite.run(root=tree, coverage=False)
-    monkeypatch.setattr(suite, "_pytest", None)
-    (known,) = suite.run(root=tree, believe=True)
-    assert (known.passed, known.failed) == (1, 0)
+def ran(tree: Path, **asked: object) -> set[str]:
+    (outcome,) = suite.run(root=tree, **{"coverage": False, **asked})
+    return {file for file, said in outcome.files.items() if said["state"] != "cached"}
 
 
 @pytest.mark.integration
-def test_a_changed_file_of_any_kind_is_not_believed(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLTRADING_CACHE", str(tree.parent / "cache"))
-    write(in_git(tree), "test_a.py", GOOD)
-    suite.run(root=tree, coverage=False)
-    (tree / "page.css").write_text("body {}\n")
-    assert suite._known(tree) is None
+def test_what_did_not_change_is_not_run_again(checkout: Path) -> None:
+    assert ran(checkout) == {"test_a.py", "test_b.py"}
+    assert ran(checkout) == set()
+    assert ran(checkout, use_cache=False) == {"test_a.py", "test_b.py"}
 
 
 @pytest.mark.integration
-def test_a_red_run_is_not_remembered(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("own.py", "\n", {"test_a.py"}),
+        ("v.json", " ", {"test_a.py"}),
+        ("test_b.py", "\n", {"test_b.py"}),
+        ("README.md", "x", set()),
+        ("conftest.py", "", {"test_a.py", "test_b.py"}),
+        ("uv.lock", "x", {"test_a.py", "test_b.py"}),
+    ],
+)
+def test_a_change_runs_what_depends_on_it_and_nothing_else(
+    checkout: Path, file: str, text: str, expected: set[str]
 ) -> None:
-    monkeypatch.setenv("MLTRADING_CACHE", str(tree.parent / "cache"))
-    write(in_git(tree), "test_a.py", "def test_a():\n    assert 0\n")
-    with pytest.raises(errors.StepFailed):
-        suite.run(root=tree, coverage=False)
-    assert suite._known(tree) is None
+    ran(checkout)
+    with (checkout / file).open("a") as opened:
+        opened.write(text)
+    assert ran(checkout) == expected
 
 
-def test_a_part_over_its_budget_is_named(
-    tree: Path,
-    parts: dict[str, bool],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.integration
+def test_another_clone_shares_the_verdicts(checkout: Path, tmp_path: Path) -> None:
+    ran(checkout)
+    clone = tmp_path.parent / f"{tmp_path.name}-clone"
+    shutil.copytree(checkout, clone, ignore=shutil.ignore_patterns("reports"))
+    assert ran(clone) == set()
+    assert "test_a" in (clone / "reports/junit.xml").read_text()
+
+
+@pytest.mark.integration
+def test_a_test_that_starts_our_python_rests_on_the_whole_tree(checkout: Path) -> None:
+    body = "import subprocess, sys\ndef test_p():\n"
+    body += "    assert subprocess.run([sys.executable, '-c', '']).returncode == 0\n"
+    write(checkout, "test_p.py", body)
+    ran(checkout)
+    write(checkout, "v.json", "2")
+    assert ran(checkout) == {"test_a.py", "test_p.py"}
+
+
+@pytest.mark.integration
+def test_a_red_file_is_run_again_and_says_why(
+    checkout: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(suite.BUDGETS, "build", -1)
-    suite.ci(root=tree, environ={"GITHUB_STEP_SUMMARY": str(tree / "summary.md")})
-    over = [line for line in capsys.readouterr().err.splitlines() if "OVER" in line]
-    assert len(over) == 1 and "build" in over[0]
-    assert "| build | green |" in (tree / "summary.md").read_text()
+    write(checkout, "v.json", "0")
+    for _ in range(2):
+        with pytest.raises(errors.StepFailed, match="1 of 2 tests failed"):
+            ran(checkout)
+    write(checkout, "v.json", "3")
+    assert ran(checkout, explain=True) == {"test_a.py"}
+    assert "test_a.py: it never passed here" in capfd.readouterr().err
+
+
+@pytest.mark.integration
+def test_what_changed_since_it_passed_is_named(
+    checkout: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran(checkout)
+    write(checkout, "v.json", "3")
+    ran(checkout, explain=True)
+    assert "test_a.py: v.json changed" in capfd.readouterr().err
+
+
+FLAKY = """
+import pathlib
+def test_f():
+    seen = pathlib.Path({seen!r})
+    seen.write_text(seen.read_text() + "x" if seen.exists() else "x")
+    assert len(seen.read_text()) % 2 == 0
+"""
+
+
+@pytest.mark.integration
+def test_a_flaky_test_is_asked_again_then_red_unless_listed(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    seen = tmp_path_factory.mktemp("seen") / "count"
+    write(checkout, "test_f.py", FLAKY.format(seen=str(seen)))
+    (outcome,) = suite.run(root=checkout, coverage=False)
+    assert list(outcome.flaky) == ["test_f.py::test_f"] and outcome.ok
+    with pytest.raises(errors.StepFailed, match="is flaky: the 2nd|2th time"):
+        suite.run(root=checkout, coverage=False, use_cache=False)
+    entry = '[[flaky]]\ntest = "test_f.py::test_f"\nowner = "ann"\n'
+    write(checkout, "tests/flaky.toml", entry + 'until = 2999-01-01\nwhy = "a race"\n')
+    assert suite.run(root=checkout, coverage=False, use_cache=False)[0].flaky
+
+
+@pytest.mark.integration
+def test_coverage_counts_files_that_were_not_run_again(checkout: Path) -> None:
+    extra = '[tool.coverage.run]\nsource = ["."]\nbranch = true\n'
+    write(checkout, "pyproject.toml", PYTEST + extra)
+    (first,) = suite.run(root=checkout)
+    with (checkout / "test_b.py").open("a") as opened:
+        opened.write("\n")
+    (second,) = suite.run(root=checkout)
+    assert second.cached == 1 and first.coverage == second.coverage > 90
+    assert (checkout / "reports/coverage/index.html").is_file()
+    assert 'filename="own.py"' in (checkout / "reports/coverage.xml").read_text()
+
+
+@pytest.mark.integration
+def test_two_shards_run_each_file_once(checkout: Path) -> None:
+    parts = [ran(checkout, shard=f"{n}/2", use_cache=False) for n in (1, 2)]
+    assert sorted(map(len, parts)) == [1, 1] and parts[0] != parts[1]
+
+
+@pytest.mark.integration
+def test_a_worker_that_dies_is_a_failure_and_stops_no_other(checkout: Path) -> None:
+    write(checkout, "test_d.py", "import os\ndef test_d():\n    os._exit(0)\n")
+    with pytest.raises(errors.StepFailed, match="1 of 3 tests failed"):
+        suite.run(root=checkout, coverage=False)
+    (said,) = json.loads((checkout / "reports/tests.json").read_text())["tests"]
+    assert said["passed"] == 2 and said["failing"] == ["test_d.py::test_d"]
+
+
+@pytest.mark.parametrize(
+    ("url", "kinds"),
+    [("ftp://x", ("smoke",)), ("http://x", ()), ("http://x", ("e2e",))],
+)
+def test_an_address_is_asked_by_smoke_or_integration_tests_only(
+    tree: Path, url: str, kinds: tuple[str, ...]
+) -> None:
+    with pytest.raises(errors.Usage):
+        suite.run(kinds, url=url, root=tree)

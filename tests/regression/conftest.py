@@ -2,16 +2,13 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import threading
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from mltrading_marketdata.preparation import prepare
-from mltrading_marketdata.url import parse
+from tests.served import address, database, serve
+
+__all__ = ["address", "database", "serve"]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -23,7 +20,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-START_S = 30
 WAIT_MS = 10_000
 
 
@@ -36,66 +32,6 @@ def browser_path():
             f"{', '.join(BROWSERS)} is installed; run: inv setup"
         )
     return found
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "sample.db"
-    prepare(parse(f"sqlite:///{path}"), seed="sample")
-    return path
-
-
-@pytest.fixture(scope="session")
-def serve(tmp_path_factory):
-    """Start the dashboard on a database; return its address."""
-    running = []
-
-    def start(database):
-        folder = tmp_path_factory.mktemp("run")
-        # gunicorn takes over a listening socket, so the port is known and cannot be
-        # taken, and requests wait in it until the first worker is there.
-        listener = socket.create_server(("127.0.0.1", 0))
-        descriptor = listener.fileno()
-        environ = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "ENVIRONMENT": "test",
-            "DATABASE_URL": f"sqlite:///{database}",
-            "MLTRADING_RUNTIME_DIR": str(folder),
-            "WEB_WORKERS": "1",
-            "LOG_LEVEL": "warning",
-        }
-        command = [sys.executable, "-m", "gunicorn", "mltrading_dashboard.wsgi:server"]
-        command += ["--config", "python:mltrading_dashboard.gunicorn_conf"]
-        process = subprocess.Popen(
-            [*command, "--bind", f"fd://{descriptor}"],
-            pass_fds=[descriptor],
-            env=environ,
-            cwd=folder,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        said = []
-        reader = threading.Thread(target=lambda: said.extend(process.stderr))
-        reader.start()
-        running.append((process, reader, said))
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.close()
-        return address
-
-    yield start
-    for process, reader, said in running:
-        process.terminate()
-        process.wait(START_S)
-        reader.join()
-        process.stderr.close()
-    errors = [line for *_, said in running for line in said if "Traceback" in line]
-    assert not errors, "".join(line for *_, said in running for line in said)
-
-
-@pytest.fixture(scope="session")
-def address(serve, database):
-    return serve(database)
 
 
 @pytest.fixture(scope="session")
