@@ -125,10 +125,13 @@ class Forks:
         times: Mapping[str, float] = {}
         if self.config.option.forks_times:
             times = json.loads(Path(self.config.option.forks_times).read_text())
-        # The longest first; what is not known is as long as it has tests.
+        # The longest first; what is not known is as long as it has tests, and a whole
+        # deploy is longer than any of the others.
         return sorted(
             files.values(),
-            key=lambda file: -times.get(file.name, 0.05 * len(file.items)),
+            key=lambda file: -times.get(
+                file.name, (60 if file.heavy else 0) + 0.05 * len(file.items)
+            ),
         )
 
     # Handing out --------------------------------------------------------------------

@@ -132,8 +132,6 @@ def test_a_python_of_pyenv_is_found_though_not_on_the_path(tree: Path) -> None:
     assert pythons.pyenv("3.2", environ) == ""
 
 
-
-
 @pytest.fixture
 def checkout(tree: Path) -> Path:
     """A checkout with two test files; `a` uses a module and reads a file."""
