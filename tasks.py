@@ -158,7 +158,7 @@ def lock(c):
         "coverage": "measure coverage",
         "cache": "leave out files that did not change since they passed",
         "explain": "say for each file that runs what changed since it passed",
-        "jobs": "workers side by side; default: one per processor",
+        "jobs": "workers side by side; default: three for two processors",
         "shard": "a part of the test files such as 1/3",
         "url": "ask the service at this address: with --smoke or --integration",
         "record": "write the seconds of each file to tests/times.json",
