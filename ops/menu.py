@@ -99,6 +99,12 @@ def contract_usage_errors() -> None:
     parse = Program.parse_tasks
 
     def parse_tasks(self: Program) -> None:
+        words = self.core.unparsed
+        known = self.collection.task_names
+        if words[1:2] in (["--help"], ["-h"]) and words[0] in known:
+            # A task that takes a word without a flag would take this one.
+            self.args.help.value = words[0]
+            del words[:2]
         try:
             parse(self)
         except ParseError as error:

@@ -56,6 +56,16 @@ def test_an_unknown_flag_is_a_usage_error_with_a_suggestion() -> None:
     assert (ended.returncode, "did you mean: --env" in ended.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("task", ["bench", "deploy"])
+def test_a_task_is_explained_whether_or_not_it_takes_a_word(
+    task: str, flag: str
+) -> None:
+    asked = inv(task, flag)
+    assert asked.returncode == 0
+    assert f"[--core-opts] {task} [--options]" in asked.stdout
+
+
 def test_an_unknown_environment_is_a_usage_error_in_json_too() -> None:
     ended = inv("status", "--env", "lcoal", "--json")
     assert ended.returncode == 2
