@@ -49,7 +49,7 @@ START = "0" * 16
 LIVE = re.compile(
     r"(^|/)(app\.(log|pid|sock)|run|__pycache__|environ\.unit|WARM|\..*)(/|$)"
 )
-HOLDERS = frozenset(("environ.json", "environ.unit"))
+HOLDERS = frozenset(("environ.json", "environ.unit", "sticky.json"))
 
 
 @dataclass(frozen=True, slots=True)
