@@ -3,7 +3,7 @@
 pytest collects once, so pandas and dash are imported once; then workers are forked
 and each takes one file after another. A file's tests stay in one worker, in order, and
 at its end every fixture is torn down, so a file's result is its own. Heavy files, those
-with end-to-end tests, have two of three workers at most: they have time budgets.
+with end-to-end tests, have half of the workers at most: they have time budgets.
 
 A test that failed is asked once more at the end, alone; passing then is reported as
 flaky, with what it said the first time.
@@ -176,7 +176,7 @@ class Forks:
     ) -> None:
         """Give a worker the next file that may run now."""
         heavy = sum(w.file is not None and w.file.heavy for w in workers)
-        full = heavy >= max(1, 2 * self.jobs // 3)
+        full = heavy >= max(1, self.jobs // 2)
         file = next((f for f in left if not (f.heavy and full)), None)
         if file is None:
             return

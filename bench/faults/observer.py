@@ -21,7 +21,7 @@ I7   each revision is applied once a generation, and with a backup where there w
 I8   each line's hash is right and holds the one before; what can't be read is a torn
      line that a crash explains; every release folder, `current` and every process of a
      release has an intent; no run stays open when a command has ended well.
-I9   planted secrets are in no file but the two that hold them, which nobody else can
+I9   planted secrets are in no file but those that hold them, which nobody else can
      read, in no argument list, and in nothing that a command printed.
 I10  0: all hosts serve what was shipped. 1, 2, 3, 4, 130: what served before serves.
      5: only where a host had no power, link or disk. Never a traceback.
