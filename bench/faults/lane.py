@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +199,7 @@ class LocalLane:
         return []
 
     def fill(self, host: int) -> None:
-        used = shutil.disk_usage(self.disk).used
-        _remount(self.disk, str(used + 4096))
+        _fill(self.disk, lambda size: _remount(self.disk, size))
 
     def free(self, host: int) -> None:
         _remount(self.disk, "256m")
@@ -378,9 +377,8 @@ class FleetLane:
         self.fleet.hosts[host].boot()
 
     def fill(self, host: int) -> None:
-        disk = self.fleet.hosts[host].folder / "disk"
-        used = shutil.disk_usage(disk).used
-        self.fleet.hosts[host].resize_disk(str(used + 4096))
+        machine = self.fleet.hosts[host]
+        _fill(machine.folder / "disk", machine.resize_disk)
 
     def free(self, host: int) -> None:
         self.fleet.hosts[host].resize_disk("512m")
@@ -454,6 +452,20 @@ def _mount(disk: Path, size: str) -> None:
 
 def _remount(disk: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+
+def _fill(disk: Path, resize: Callable[[str], None]) -> None:
+    """Leave a disk no space but a page.
+
+    What is written between the look and the change makes the size too small, which is
+    refused: then it is looked at again.
+    """
+    for _ in range(50):
+        try:
+            return resize(str(shutil.disk_usage(disk).used + 4096))
+        except (subprocess.CalledProcessError, RuntimeError) as error:
+            refused = error
+    raise refused
 
 
 def _ip(line: str, namespace: str = "") -> None:

@@ -47,7 +47,7 @@ from urllib.parse import urlsplit
 START = "0" * 16
 # Files that a release or its processes write while they run.
 LIVE = re.compile(
-    r"(^|/)(app\.(log|pid|sock)|run|__pycache__|environ\.unit|WARM|\..*)(/|$)"
+    r"(^|/)(app\.(log|pid|sock)|run|__pycache__|environ\.unit|WARM|STARTED|\..*)(/|$)"
 )
 HOLDERS = frozenset(("environ.json", "environ.unit", "sticky.json"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.faults import checkout, faults, report
+from bench.faults import checkout, faults, lane, report
 from bench.faults.campaign import Outcome, Tail
 from ops import environment
 from ops.environment import ROOT
@@ -86,3 +86,17 @@ def test_numbers_to_do_again_are_numbers() -> None:
 def test_a_planted_call_is_told_from_a_journal_line() -> None:
     assert report.step_of("fsync 3 before 0 -") == "before fsync"
     assert report.step_of("intent boot") == "intent boot"
+
+
+def test_a_disk_that_is_written_to_meanwhile_is_filled_all_the_same(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+
+    def resize(size: str) -> None:
+        asked.append(size)
+        if len(asked) < 3:
+            raise RuntimeError("mount: the size is smaller than what is used")
+
+    lane._fill(tmp_path, resize)
+    assert len(asked) == 3
