@@ -148,7 +148,8 @@ class Runner:
         if run.op == "deploy":
             return self.lane.words("deploy"), version, None
         said = observer.standing(observer.memory(before))
-        if len(said.traffic) < 2:
+        if len(said.traffic) < 2 or not observer.whole(before, said.traffic[-2]):
+            # Nothing to go back to: rollbacks went deeper than what is kept.
             command = self.lane.run(version, *self.lane.words("deploy"))
             command.wait()
             ended = self._ended(command, found)

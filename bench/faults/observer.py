@@ -445,9 +445,9 @@ def settled(
             found.append(Violation("I4", name, "the lock is held though all ended"))
         if said.open:
             found.append(Violation("I8", name, f"runs {said.open} are left open"))
-        # Older ones were pruned while the newer ones that are bad now were good.
         newest = {*sorted(said.good)[-keep:], *said.traffic[-2:]}
         wanted = {*(newest & {*before.get(name, ())}), sight.serves}
+        wanted -= outlived(sight.journal.events, keep) - {sight.serves}
         lost = sorted(n for n in wanted if n and not sight.slots.get(n))
         if lost:
             found.append(Violation("I6", name, f"good releases {lost} are gone"))
@@ -458,6 +458,30 @@ def settled(
         if extra:
             found.append(Violation("I8", name, f"{sorted(extra)} run for nobody"))
     return found
+
+
+def outlived(events: Sequence[Mapping[str, Any]], keep: int) -> set[int]:
+    """Return the releases that a host was free to remove when it last pruned.
+
+    They were older than `keep` good ones then. Rollbacks that came after may have made
+    those bad, and so have made an older one, long gone, the newest good one.
+    """
+    found: set[int] = set()
+    pruned: set[str] = set()
+    for place, event in enumerate(events):
+        if event.get("step") == "prune":
+            pruned.add(str(event["run"]))
+        elif event["phase"] != "end" or str(event["run"]) not in pruned:
+            continue
+        said = standing(events[: place + 1])
+        stay = {*sorted(said.good)[-keep:], *said.traffic[-keep:]}
+        found |= said.good - stay
+    return found
+
+
+def whole(sights: Sequence[Sight], number: int) -> bool:
+    """Say whether every host still holds a release."""
+    return all(sight.slots.get(number) for sight in sights)
 
 
 def identity(event: Mapping[str, Any]) -> str:

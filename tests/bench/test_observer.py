@@ -242,3 +242,51 @@ def test_a_dry_run_that_writes_is_seen(tmp_path: Path) -> None:
     before = observer.everything(tmp_path, {})
     (tmp_path / "state" / "epoch").write_text("2")
     assert observer.everything(tmp_path, {}) != before
+
+
+def rollback(number: int, previous: int, epoch: int) -> list[dict]:
+    """Return the events of a rollback that went well."""
+    own = {"run": f"b{epoch}", "op": "rollback", "release": number, "epoch": epoch}
+    begin = {**own, "phase": "begin", "facts": {"previous": previous}}
+    return [begin, {**own, "phase": "end", "facts": {"outcome": "good"}}]
+
+
+def five() -> list[dict]:
+    """Return the events of five deploys, the last of which pruned."""
+    events = [e for n in range(1, 6) for e in deploy(n, n, n - 1 or None)]
+    prune = {"run": "r5", "release": 5, "epoch": 5, "step": "prune", "phase": "done"}
+    return [*events[:-1], prune, events[-1]]
+
+
+def gone(events: list[dict], serves: int, slots: set[int]) -> list[str]:
+    """Return what is said of a host from which some of v1 to v5 are gone."""
+    seen = sight(
+        current=f"releases/v{serves}",
+        slots={number: {"number": number} for number in slots},
+        journal=observer.parse(journal(*events)),
+        running=frozenset((serves,)),
+        door=Door(f"v{serves}", "abc", "x"),
+    )
+    found = observer.settled([seen], 3, {"one": [1, 2, 3, 4, 5]})
+    return [each.what for each in found if each.invariant == "I6"]
+
+
+def test_what_was_pruned_before_rollbacks_made_it_the_newest_is_not_missed() -> None:
+    back = [*five(), *rollback(4, 5, 6), *rollback(3, 4, 7)]
+    assert gone(back, 3, {3, 4, 5}) == []
+
+
+def test_what_was_among_the_newest_when_a_host_pruned_is_missed() -> None:
+    back = [*five(), *rollback(4, 5, 6), *rollback(3, 4, 7)]
+    assert gone(five(), 5, {4, 5}) == ["good releases [3] are gone"]
+    assert gone(back, 3, {5}) == ["good releases [3] are gone"]
+
+
+def test_what_is_gone_though_no_host_ever_pruned_is_missed() -> None:
+    events = [e for n in range(1, 4) for e in deploy(n, n, n - 1 or None)]
+    assert gone(events, 3, {1, 3}) == ["good releases [2] are gone"]
+
+
+def test_a_release_is_whole_only_where_every_host_holds_it() -> None:
+    assert observer.whole([sight()], 1)
+    assert not observer.whole([sight(), sight(slots={1: None})], 1)
