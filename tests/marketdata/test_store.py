@@ -220,7 +220,7 @@ def _fork(work) -> int:
 
 def test_a_full_pool_says_so_in_time(url):
     with open_store(url, pool_size=1, pool_timeout_s=0.05) as store:
-        with store._engine.connect(), pytest.raises(PoolExhausted, match="busy"):
+        with store._access._engine.connect(), pytest.raises(PoolExhausted, match="busy"):
             store.ping()
 
 
@@ -284,4 +284,4 @@ def test_a_connection_lost_during_a_question_is_asked_again(postgres_url):
                 c.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
             return c.exec_driver_sql("SELECT 7").scalar()
 
-        assert store._read(cut_the_first) == 7
+        assert store._access.read(cut_the_first) == 7

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from . import adjustment, bucketing
 from . import interval as intervals
 from . import quality
+from .access import Access
 from .adjustment import Action, Adjust
 from .cache import Cache, Held
 from .changes import Changed
 from .codec import CODEC, COLUMNS, DTYPES, Columns, decode, encode, joined
-from .engine import WRITES, make_engine
-from .errors import BadData, PoolExhausted, StoreError, UnknownSymbol, explain
+from .errors import BadData, StoreError, UnknownSymbol
 from .interval import Interval
 from .merging import merge
 from .tables import (
@@ -39,11 +35,8 @@ from .tables import symbol as symbol_table
 from .url import Address, parse
 
 When = str | date | datetime | pd.Timestamp | None
-T = TypeVar("T")
 
 RECHECK_S = 1.0
-RETRY_S = 3.0
-WRITE_TIMEOUT_S = 60
 CACHE_BYTES = 64 * 2**20
 WHOLE_SERIES_ROWS = 250_000
 SYMBOL_TEXTS = ("name", "exchange", "currency", "sector", "industry")
@@ -117,19 +110,12 @@ class Store:
         pool_timeout_s: float,
         statement_timeout_s: float,
     ) -> None:
-        self._address = address
-        self._pool_timeout_s = pool_timeout_s
-        self._pool_size = pool_size
-        self._engine = make_engine(
+        self._access = Access(
             address,
             pool_size=pool_size,
             pool_timeout_s=pool_timeout_s,
             statement_timeout_s=statement_timeout_s,
         )
-        self._reader = self._engine
-        if address.dialect == "postgresql":
-            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._writer = self._engine.execution_options(**{WRITES: True})
         self._stamps: dict[tuple[str, str], _Stamp] = {}
         self._cache = Cache(CACHE_BYTES)
 
@@ -141,13 +127,13 @@ class Store:
 
     def close(self) -> None:
         """Close the idle connections; a later question opens new ones."""
-        self._engine.dispose()
+        self._access.close()
 
     # Questions about the database
 
     def ping(self) -> None:
         """Ask the database for nothing; raise Unavailable when it does not answer."""
-        self._read(lambda c: c.exec_driver_sql("SELECT 1").scalar(), retry_s=0)
+        self._access.read(lambda c: c.exec_driver_sql("SELECT 1").scalar(), retry_s=0)
 
     def info(self) -> dict[str, Any]:
         """Return dialect, schema, symbols, bars, last_bar and sources.
@@ -170,7 +156,7 @@ class Store:
             ).all()
             last = max((ts for _, _, ts in rows), default=None)
             return {
-                "dialect": self._address.dialect,
+                "dialect": self._access.address.dialect,
                 "schema": c.exec_driver_sql(
                     "SELECT version_num FROM alembic_version"
                 ).scalar(),
@@ -183,7 +169,7 @@ class Store:
                 ],
             }
 
-        return self._read(work)
+        return self._access.read(work)
 
     def version(self, symbol: str, *, interval: Interval = "1d") -> int:
         """Return the stamp of a series, 0 when it has no bars. Never served from cache.
@@ -217,7 +203,7 @@ class Store:
             )
             .order_by(symbol_table.c.ticker)
         )
-        rows = self._read(lambda c: c.execute(query).all())
+        rows = self._access.read(lambda c: c.execute(query).all())
         names = ["symbol", *SYMBOL_TEXTS, "first", "last", "bars"]
         frame = pd.DataFrame.from_records(rows, columns=names).set_index("symbol")
         for name in ("first", "last"):
@@ -302,7 +288,7 @@ class Store:
         if names is not None:
             self._ask_stamps(names, "1d")
             query = query.where(symbol_table.c.ticker.in_(names))
-        rows, ratios = self._read(
+        rows, ratios = self._access.read(
             lambda c: (c.execute(query).all(), c.execute(splits).all())
         )
         frame = pd.DataFrame.from_records(rows, columns=["symbol", "ts", *fields])
@@ -356,7 +342,7 @@ class Store:
         UnknownSymbol.
         """
         stamp = self._ask_stamps([symbol], "1d")[symbol]
-        found = self._read(lambda c: _actions_of(c, [stamp.symbol_id]))
+        found = self._access.read(lambda c: _actions_of(c, [stamp.symbol_id]))
         rows = found.get(stamp.symbol_id, [])
         return pd.DataFrame(
             {
@@ -380,8 +366,8 @@ class Store:
         if len(set(names)) != len(names):
             raise BadData("a symbol appears twice")
         inserted = updated = 0
-        with self._writing() as c:
-            self._lock(c, 0)
+        with self._access.writing() as c:
+            self._access.lock(c, 0)
             known = {row.ticker: row for row in c.execute(sa.select(symbol_table))}
             for name, given in zip(names, rows.to_dict("records"), strict=True):
                 texts = {
@@ -412,7 +398,7 @@ class Store:
             raise BadData(f"{symbol}: an action's value must be positive and finite")
         inserted = updated = 0
         table = corporate_action
-        with self._writing() as c:
+        with self._access.writing() as c:
             symbol_id = self._lock_symbol(c, symbol)
             known = {
                 (one.ts, one.kind): one.value
@@ -456,7 +442,7 @@ class Store:
         for each other. Raises BadData for the whole frame, UnknownSymbol.
         """
         new, refused = quality.examine(frame, intervals.checked(interval))
-        with self._writing() as c:
+        with self._access.writing() as c:
             symbol_id = self._lock_symbol(c, symbol)
             own = (series.c.symbol_id == symbol_id) & (series.c.interval == interval)
             row = c.execute(sa.select(series.c.id, series.c.version).where(own)).first()
@@ -477,7 +463,7 @@ class Store:
                 rows = {(one.ts, one.reason): asdict(one) for one in refused}
                 extra = {"series_id": series_id, "source": source}
                 c.execute(
-                    self._insert(reject).on_conflict_do_nothing(),
+                    self._access.insert(reject).on_conflict_do_nothing(),
                     [one | extra for one in rows.values()],
                 )
         self._forget(symbol)
@@ -485,13 +471,13 @@ class Store:
 
     def record_job(self, job: Job) -> None:
         """Add one line to the ingestion ledger."""
-        with self._writing() as c:
+        with self._access.writing() as c:
             c.execute(ingest_job.insert().values(**asdict(job)))
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a short text under a key; the same text again writes nothing."""
-        with self._writing() as c:
-            insert = self._insert(meta).values(key=key, value=value)
+        with self._access.writing() as c:
+            insert = self._access.insert(meta).values(key=key, value=value)
             c.execute(
                 insert.on_conflict_do_update(
                     index_elements=[meta.c.key],
@@ -500,61 +486,13 @@ class Store:
                 )
             )
 
-    # How reads and writes reach the database
-
-    def _read(self, work: Callable[[sa.Connection], T], retry_s: float = RETRY_S) -> T:
-        deadline = time.monotonic() + retry_s
-        pause = 0.05
-        while True:
-            try:
-                with self._reader.connect() as connection:
-                    return work(connection)
-            except PoolTimeout:
-                raise self._exhausted() from None
-            except DBAPIError as error:
-                if not _cut_off(error) or time.monotonic() + pause > deadline:
-                    raise explain(error.orig or error, self._address.where) from error
-            time.sleep(pause)
-            pause = min(pause * 2, 0.5)
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        try:
-            with self._writer.begin() as connection:
-                if self._address.dialect == "postgresql":
-                    connection.exec_driver_sql(
-                        f"SET LOCAL statement_timeout = '{WRITE_TIMEOUT_S}s'"
-                    )
-                yield connection
-        except PoolTimeout:
-            raise self._exhausted() from None
-        except DBAPIError as error:
-            raise explain(error.orig or error, self._address.where) from error
-
-    def _exhausted(self) -> PoolExhausted:
-        return PoolExhausted(
-            f"all {self._pool_size} connections to {self._address.where} were busy "
-            f"for {self._pool_timeout_s} s",
-            "set pool_size to the number of threads of a worker",
-        )
-
-    def _lock(self, c: sa.Connection, key: int) -> None:
-        """Wait for other writers of the same key; SQLite has one writer anyway."""
-        if self._address.dialect == "postgresql":
-            c.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_SPACE, key)))
-
     def _lock_symbol(self, c: sa.Connection, name: str) -> int:
         own = sa.select(symbol_table.c.id).where(symbol_table.c.ticker == name)
         found = c.scalar(own)
         if found is None:
-            raise _unknown([name], self._address.where)
-        self._lock(c, found)
+            raise _unknown([name], self._access.address.where)
+        self._access.lock(c, found)
         return found
-
-    def _insert(self, table: sa.Table) -> Any:
-        # Only the one in use: the other's modules are megabytes in every worker.
-        own = import_module(f"sqlalchemy.dialects.{self._address.dialect}")
-        return own.insert(table)
 
     def _forget(self, name: str) -> None:
         for interval in intervals.MICROSECONDS:
@@ -582,14 +520,14 @@ class Store:
             .where(symbol_table.c.ticker.in_(names))
         )
         now = time.monotonic()
-        rows = self._read(lambda c: c.execute(query).all())
+        rows = self._access.read(lambda c: c.execute(query).all())
         found = {
             row.ticker: _Stamp(row.id, row.series_id, row.version or 0, row.n or 0, now)
             for row in rows
         }
         missing = [name for name in names if name not in found]
         if missing:
-            raise _unknown(missing, self._address.where)
+            raise _unknown(missing, self._access.address.where)
         self._stamps.update({(name, interval): found[name] for name in found})
         return found
 
@@ -644,7 +582,7 @@ class Store:
             query = query.where(block.c.period >= stretch)
         query = query.order_by(block.c.series_id, block.c.period)
         ids = [stamp.symbol_id for stamp in missing.values()]
-        rows, actions = self._read(
+        rows, actions = self._access.read(
             lambda c: (c.execute(query).all(), _actions_of(c, ids))
         )
         parts: dict[int, list[Columns]] = {}
@@ -660,7 +598,6 @@ class Store:
         return held
 
 
-_LOCK_SPACE = 0x4D4C  # "ML": our corner of PostgreSQL's advisory locks
 _EARLIEST, _LATEST = -(2**62), 2**62
 
 
@@ -669,17 +606,6 @@ def _unknown(names: list[str], where: str) -> UnknownSymbol:
         f"no such symbol in {where}: {', '.join(sorted(names))}",
         "list the known ones: python -m mltrading_marketdata info",
     )
-
-
-def _cut_off(error: DBAPIError) -> bool:
-    """Say whether asking again on a new connection can help."""
-    state = getattr(error.orig, "sqlstate", None)
-    if error.connection_invalidated or state in ("57P01", "57P02", "57P03"):
-        return True
-    refused = "authentication failed" in str(error.orig), "exist" in str(error.orig)
-    is_server = type(error.orig).__module__.startswith("psycopg")
-    operational = isinstance(error, sa.exc.OperationalError)
-    return is_server and operational and state is None and not any(refused)
 
 
 def _merge_blocks(
