@@ -220,7 +220,10 @@ def _fork(work) -> int:
 
 def test_a_full_pool_says_so_in_time(url):
     with open_store(url, pool_size=1, pool_timeout_s=0.05) as store:
-        with store._access._engine.connect(), pytest.raises(PoolExhausted, match="busy"):
+        with (
+            store._access._engine.connect(),
+            pytest.raises(PoolExhausted, match="busy"),
+        ):
             store.ping()
 
 
