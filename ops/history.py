@@ -80,6 +80,20 @@ class History:
                 return run
         return None
 
+    @property
+    def left(self) -> frozenset[int]:
+        """The releases that traffic was moved away from since a deploy ended well.
+
+        They stand by: whoever has gone back may want to go forward again.
+        """
+        found: set[int] = set()
+        for run in self.runs:
+            if run.op == "deploy" and run.outcome == "good":
+                found.clear()
+            if run.outcome and run.previous is not None:
+                found.add(run.previous)
+        return frozenset(found)
+
     def good(self, number: int) -> bool:
         """Say whether a release has passed its gates and was not found bad since."""
         return self.standing.get(number) == "good"

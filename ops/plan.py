@@ -50,7 +50,7 @@ def plan_deploy(
     strays = [host for host in hosts if not _serves(host, release, previous)]
     if not force and not strays:
         note = f"v{previous} already serves this artefact with this configuration"
-        return Plan("deploy", environment.name, (), previous, previous, (*notes, note))
+        return _nothing_but(world, hosts, "deploy", environment, (*notes, note))
     if not force and previous is not None and len(strays) < len(hosts):
         if all(host.current != previous for host in strays):
             return _converge(world, strays, environment, tuple(notes))
@@ -105,7 +105,7 @@ def plan_rollback(
         if strays:
             return _converge(world, strays, environment, tuple(notes))
         notes.append(f"v{target} already has traffic")
-        return Plan("rollback", environment.name, (), target, previous, tuple(notes))
+        return _nothing_but(world, hosts, "rollback", environment, tuple(notes))
     notes += _passed_over(world, target) if to is None else []
     tries = []
     for host in hosts:
@@ -157,7 +157,8 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
             cold = not _warm(host, left.release)
             tries.append(_try(host, left.release, environment, boot=cold))
         moves = _moves(world.reached, left.release, previous, environment)
-        stages = [tries, *moves, settle]
+        drains = _idle(world, world.reached, left.release, previous)
+        stages = [tries, *moves, settle, drains]
     elif left.op == "deploy" and left.release is not None:
         stops = [[_stop(host, left.release, environment)] for host in world.reached]
         stages = [settle, stops]
@@ -251,6 +252,33 @@ def retained(world: World, host: Host, keep: int, also: set[int | None]) -> set[
 
 
 # The parts of plans -----------------------------------------------------------------
+
+
+def _nothing_but(
+    world: World,
+    hosts: Sequence[Host],
+    op: str,
+    environment: Environment,
+    notes: tuple[str, ...],
+) -> Plan:
+    """Return the plan where all is as asked, but for releases that run for nobody.
+
+    They are what the end of a deploy could not end, as its host or deployer died.
+    """
+    number = world.current
+    steps = _staged([_idle(world, hosts)])
+    op = "converge" if steps else op
+    return Plan(op, environment.name, steps, number, number, notes)
+
+
+def _idle(world: World, hosts: Sequence[Host], *keep: int | None) -> list[list[Step]]:
+    """Return the end of releases that nobody would go back to.
+
+    What had traffic stands by, until a deploy has ended well and ends it.
+    """
+    stay = {*world.history.traffic, *world.history.left, world.current, *keep}
+    lanes = [_drain(host, {*stay, host.current}) for host in hosts]
+    return [lane for lane in lanes if lane]
 
 
 def _converge(

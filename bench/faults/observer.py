@@ -49,7 +49,8 @@ START = "0" * 16
 LIVE = re.compile(
     r"(^|/)(app\.(log|pid|sock)|run|__pycache__|environ\.unit|WARM|STARTED|\..*)(/|$)"
 )
-HOLDERS = frozenset(("environ.json", "environ.unit", "sticky.json"))
+# The last is what a crash leaves of one that was being written.
+HOLDERS = frozenset(("environ.json", "environ.unit", "sticky.json", ".sticky.json.new"))
 
 
 @dataclass(frozen=True, slots=True)

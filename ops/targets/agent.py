@@ -38,7 +38,7 @@ from ops.targets import closed, processes
 from ops.targets.doors import Door, OwnDoor
 from ops.targets.keepers import SLOT, Daemons, Keeper
 from ops.targets.processes import listing
-from ops.targets.sticky import Sticky
+from ops.targets.sticky import SCRATCH, Sticky
 from ops.world import Front, Host, Slot
 
 # Files kept on a host that is reached over SSH: wheels, and agents (two files each).
@@ -604,6 +604,7 @@ class Agent:
             *(path for path in listing(self.releases) if path.name.startswith(".")),
             *(path for path in listing(self.environments) if path.name not in needed),
             *(path for path in listing(self.root) if path.name.startswith(".current-")),
+            *(path for path in listing(self.state) if path.name == SCRATCH),
             *_oldest(listing(self.root / "backups"), but=keep_backups),
             *_oldest(listing(self.root / "wheels"), but=_WHEELS),
             *_oldest(listing(self.root / "agent"), but=_AGENTS),

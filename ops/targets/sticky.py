@@ -20,6 +20,7 @@ from ops.release import Release
 
 # Beside a release: as of which release the values were that it was started with.
 STARTED = "STARTED"
+SCRATCH = ".sticky.json.new"
 
 
 class Sticky:
@@ -104,8 +105,10 @@ class Sticky:
 
 def _write(path: Path, said: Mapping[str, Any]) -> None:
     """Replace a file of this user alone in one step, and wait for the disk."""
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # One name, under the lease: what a crash leaves is written over by the next.
+    scratch = path.with_name(SCRATCH)
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(said, file)
         file.flush()

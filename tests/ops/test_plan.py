@@ -11,6 +11,7 @@ import pytest
 
 from ops.environment import Fleet
 from ops.errors import OpsError
+from ops.history import History, Run
 from ops.plan import (
     Plan,
     plan_deploy,
@@ -148,6 +149,16 @@ def test_every_step_before_the_switch_leaves_traffic_alone() -> None:
     for case in CASES:
         if case["ask"]["op"] != "deploy" or "steps" not in case["expect"]:
             continue
-        verbs = [step.verb for step in decide(case).steps]
-        if verbs:
+        plan = decide(case)
+        verbs = [step.verb for step in plan.steps]
+        if plan.op == "deploy" and verbs:
             assert verbs.index("gate") < verbs.index("switch") < verbs.index("smoke")
+
+
+def test_what_was_left_going_back_stands_by_until_a_deploy_ends_well() -> None:
+    runs = (
+        Run("a", "deploy", 2, 1, 0.0, outcome="good"),
+        Run("b", "rollback", 1, 2, 1.0, outcome="good"),
+    )
+    assert History(runs).left == {1, 2}
+    assert History((*runs, Run("c", "deploy", 3, 1, 2.0, outcome="good"))).left == {1}

@@ -14,7 +14,7 @@ import pytest
 from ops.errors import StepFailed
 from ops.release import Release
 from ops.targets.agent import Agent
-from ops.targets.sticky import STARTED
+from ops.targets.sticky import SCRATCH, STARTED
 from tests.ops import worlds
 
 OLD, NEW = "postgresql://u:old@db/x", "postgresql://u:new@db/x"
@@ -151,3 +151,15 @@ def test_a_damaged_file_is_no_reason_to_bring_back_an_old_value(
     with pytest.raises(StepFailed, match="can't be read") as refused:
         agent.variables(1)
     assert str(agent.sticky.path) in refused.value.where and refused.value.next
+
+
+def test_what_a_crash_left_of_a_file_with_values_goes_and_stops_nobody(
+    agent: Agent,
+) -> None:
+    scratch = agent.sticky.path.with_name(SCRATCH)
+    scratch.write_text("half a f")
+    deploy(agent, 1, OLD)
+    assert not scratch.exists() and agent.variables(1)["DATABASE_URL"] == OLD
+    scratch.write_text("half a f")
+    agent.prune([])
+    assert not scratch.exists()
