@@ -163,6 +163,17 @@ TABLE = (
         budget=5.0,
     ),
     Gate(
+        name="sql",
+        argv=("{bin}/squawk", "--reporter", "json"),
+        inputs=(f"{migrations.FOLDER}/versions/*.py", f"{migrations.PACKAGE}/*.py"),
+        config=(".squawk.toml",),
+        tools=("squawk-cli", "alembic", "sqlalchemy"),
+        read_by=("judges", "offline"),
+        fix="write it so that nobody waits for it (docs/how-to/migrate.md)",
+        cost=0.6,
+        budget=10.0,
+    ),
+    Gate(
         name="docs",
         argv=(),
         inputs=("*.md", "tasks.py", "ops/menu.py"),

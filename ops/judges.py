@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -182,6 +183,55 @@ def _migrations(
     return Verdict(gate.name, "green"), True
 
 
+def _sql(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> tuple[Verdict, bool]:
+    """Judge that no migration keeps those waiting who read and write meanwhile."""
+    from ops import offline
+
+    versions = tree.root / migrations.FOLDER / "versions"
+    if not versions.is_dir():
+        return Verdict(gate.name, "green"), True
+    # The checkout's own package: what migrations share is imported from it.
+    source = str((tree.root / migrations.PACKAGE).parent)
+    argv = ("{python}", "-P", str(Path(offline.__file__)), str(versions))
+    written = tool(argv, tree.root, gate.timeout, PYTHONPATH=source)
+    if not written.ok:
+        text = f"the migrations have no SQL:\n{written.tail(8)}"
+        return Verdict(gate.name, "red", findings=text, fix=gate.fix), False
+    texts: dict[str, str] = json.loads(written.out)
+    if not texts:
+        return Verdict(gate.name, "green"), True
+    with tempfile.TemporaryDirectory() as name:
+        files = {}
+        for migration, text in texts.items():
+            files[f"{name}/{Path(migration).stem}.sql"] = migration
+            (Path(name) / f"{Path(migration).stem}.sql").write_text(text)
+        config = tree.root / ".squawk.toml"
+        rules = ("--config", str(config)) if config.exists() else ()
+        result = tool((*gate.argv, *rules, *files), Path(name), gate.timeout)
+    try:
+        said = json.loads(result.out)
+        found = [
+            f"{files[each['file']]}: {each['rule_name']}: {each['message']} "
+            f"{each['help'] or ''}".rstrip()
+            + f"\n    {_line(texts[files[each['file']]], each['line'])}"
+            for each in said
+        ]
+    except (ValueError, KeyError, TypeError):
+        return _crashed(gate, result), False
+    if found:
+        text = "\n".join(found)
+        return Verdict(gate.name, "red", findings=text, fix=gate.fix), True
+    if not result.ok:
+        return _crashed(gate, result), False
+    return Verdict(gate.name, "green"), True
+
+
+def _line(text: str, number: int) -> str:
+    """Return the statement's line, counted from 0."""
+    lines = text.splitlines()
+    return lines[number].strip() if number < len(lines) else ""
+
+
 def _docs(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> tuple[Verdict, bool]:
     """Judge that pages link to what is there and name calls that the menu knows."""
     from ops import calls
@@ -244,6 +294,7 @@ WHOLE: Mapping[str, Whole] = {
     "licences": _licences,
     "lock": _lock,
     "migrations": _migrations,
+    "sql": _sql,
     "docs": _docs,
     "workflow": _workflow,
 }

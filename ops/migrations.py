@@ -2,7 +2,8 @@
 
 A release and the one before it live on one database, so what is shipped before the
 switch may only add. What takes away is marked `contract = True` and starts the next
-hundred. Pure: text in, problems out.
+hundred. What builds an index outside a transaction is marked `concurrently = True` and
+does nothing else, as it may be run twice. Pure: text in, problems out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 
-FOLDER = "packages/marketdata/src/mltrading_marketdata/migrations"
+PACKAGE = "packages/marketdata/src/mltrading_marketdata"
+FOLDER = f"{PACKAGE}/migrations"
 # What never takes away from what a release before reads or writes.
 _ADDS = frozenset(
     (
@@ -51,13 +53,7 @@ def _of_file(name: str, text: str) -> Iterator[str]:
     except SyntaxError as error:
         yield f"line {error.lineno}: {error.msg}"
         return
-    marked = any(
-        isinstance(node, ast.Assign)
-        and ast.unparse(node.targets[0]) == "contract"
-        and isinstance(node.value, ast.Constant)
-        and node.value.value is True
-        for node in tree.body
-    )
+    marked, alone = _says(tree, "contract"), _says(tree, "concurrently")
     starts = numbered[1].endswith("00")
     if marked != starts:
         yield (
@@ -70,9 +66,32 @@ def _of_file(name: str, text: str) -> Iterator[str]:
     parts = [node for node in tree.body if getattr(node, "name", "") != "downgrade"]
     for part in parts:
         for node in ast.walk(part):
-            problem = _of_call(node) if isinstance(node, ast.Call) else ""
+            if not isinstance(node, ast.Call):
+                continue
+            problem = _of_mark(node, alone) or _of_call(node)
             if problem:
                 yield f"line {node.lineno}: {problem}"
+
+
+def _says(tree: ast.Module, mark: str) -> bool:
+    """Say whether a migration holds the line `mark = True`."""
+    return any(
+        isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == mark
+        and isinstance(node.value, ast.Constant)
+        and node.value.value is True
+        for node in tree.body
+    )
+
+
+def _of_mark(call: ast.Call, alone: bool) -> str:
+    """Return what a call has against being, or not being, in a transaction."""
+    text = ast.unparse(call.func)
+    if text.endswith("build_index") and not alone:
+        return "build_index is for a migration that says concurrently = True"
+    if text.startswith("op.") and alone:
+        return f"{text} beside build_index: concurrently = True allows nothing else"
+    return ""
 
 
 def _of_call(call: ast.Call) -> str:

@@ -2,15 +2,16 @@
 
 import shutil
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
-from alembic.autogenerate import compare_metadata
+import sqlalchemy as sa
+from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from mltrading_marketdata import (
@@ -23,8 +24,7 @@ from mltrading_marketdata import (
     revisions,
 )
 from mltrading_marketdata.backup import backup, restore
-from mltrading_marketdata.engine import make_engine
-from mltrading_marketdata.migration import migrate, sql
+from mltrading_marketdata.migration import drift, migrate, sql
 from mltrading_marketdata.preparation import prepare, schema
 from mltrading_marketdata.tables import metadata
 from mltrading_marketdata.url import Address, parse
@@ -40,14 +40,81 @@ def execute(address: Address, *statements: str) -> None:
             list(map(c.execute, statements))
 
 
-def test_the_tables_are_what_the_migrations_make(url):
-    engine = make_engine(
-        parse(url), pool_size=1, pool_timeout_s=1, statement_timeout_s=0
-    )
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection)
-        assert compare_metadata(context, metadata) == []
+@pytest.fixture
+def ship(tmp_path, monkeypatch):
+    """Give what adds a migration to those of this release, and ships both."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(revisions.MIGRATIONS, folder)
+    monkeypatch.setattr(revisions, "MIGRATIONS", folder)
+    monkeypatch.setattr("mltrading_marketdata.migration.MIGRATIONS", folder)
+
+    def add(upgrade, *, down="pass", head=""):
+        before = revisions.shipped()[-1]
+        number = f"{int(before) + 1:04}"
+        (folder / "versions" / f"{number}_next.py").write_text(
+            "from alembic import op\nimport sqlalchemy as sa\n"
+            "from mltrading_marketdata.indexes import build_index\n"
+            f"revision, down_revision = {number!r}, {before!r}\n{head}\n"
+            f"def upgrade():\n    {upgrade}\n\ndef downgrade():\n    {down}\n"
+        )
+        return number
+
+    return add
+
+
+def structure(address):
+    """Return what the catalogue says of every table: columns, keys, indexes."""
+    engine = sa.create_engine(address.sqlalchemy)
+    with closing(engine.connect()) as connection:
+        look = sa.inspect(connection)
+        found = {
+            table: [
+                [{**column, "type": str(column["type"])} for column in columns],
+                look.get_pk_constraint(table),
+                look.get_foreign_keys(table),
+                sorted(map(str, look.get_unique_constraints(table))),
+                sorted(map(str, look.get_indexes(table))),
+            ]
+            for (_, table), columns in look.get_multi_columns().items()
+        }
     engine.dispose()
+    return found
+
+
+def downgrade(address, to):
+    engine = sa.create_engine(address.sqlalchemy)
+    config = Config()
+    config.set_main_option("script_location", str(revisions.MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, to)
+    engine.dispose()
+
+
+def test_the_tables_are_what_the_migrations_make(url):
+    assert drift(parse(url)) == []
+
+
+def test_up_down_and_up_again_end_where_they_began(url):
+    address = parse(url)
+    before = structure(address)
+    downgrade(address, "base")
+    assert set(structure(address)) == {"alembic_version"}
+    assert migrate(address) == revisions.shipped()
+    assert structure(address) == before
+
+
+def test_what_somebody_changed_by_hand_is_named(url):
+    execute(
+        parse(url),
+        "ALTER TABLE symbol ADD COLUMN note TEXT",
+        "CREATE TABLE later (id INTEGER)",
+        "DROP TABLE reject",
+    )
+    said = drift(parse(url))
+    assert any("besides the table later" in line for line in said), said
+    assert any("lacks the table reject" in line for line in said), said
+    assert any("besides the column symbol.note" in line for line in said), said
 
 
 def test_the_revisions_are_alembic_s_own_in_one_line():
@@ -86,31 +153,17 @@ def test_prepare_again_does_nothing(url, tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
-def test_prepare_backs_up_before_it_migrates(url, tmp_path, monkeypatch):
-    newer = tmp_path / "migrations"
-    shutil.copytree(revisions.MIGRATIONS, newer)
-    (newer / "versions" / "0002_second.py").write_text(
-        "from alembic import op\nrevision, down_revision = '0002', '0001'\n"
-        "def upgrade():\n    op.execute('CREATE TABLE second (id INTEGER)')\n"
-    )
-    monkeypatch.setattr(revisions, "MIGRATIONS", newer)
-    monkeypatch.setattr("mltrading_marketdata.migration.MIGRATIONS", newer)
+def test_prepare_backs_up_before_it_migrates(url, tmp_path, ship):
+    number = ship("op.execute('CREATE TABLE second (id INTEGER)')")
     done = prepare(parse(url), backup_dir=tmp_path / "kept")
-    assert done["applied"] == ["0002"] and Path(done["backup"]).stat().st_size
+    assert done["applied"] == [number] and Path(done["backup"]).stat().st_size
     restore(parse(url), Path(done["backup"]))
-    assert schema(parse(url))["pending"] == ["0002"]
+    assert schema(parse(url))["pending"] == [number]
 
 
-def test_a_failing_migration_leaves_the_schema_as_it_was(url, tmp_path, monkeypatch):
-    newer = tmp_path / "migrations"
-    shutil.copytree(revisions.MIGRATIONS, newer)
-    (newer / "versions" / "0002_bad.py").write_text(
-        "from alembic import op\nrevision, down_revision = '0002', '0001'\n"
-        "def upgrade():\n    op.execute('CREATE TABLE half (id INTEGER)')\n"
-        "    op.execute('CREATE TABLE symbol (id INTEGER)')\n"
-    )
-    monkeypatch.setattr(revisions, "MIGRATIONS", newer)
-    monkeypatch.setattr("mltrading_marketdata.migration.MIGRATIONS", newer)
+def test_a_failing_migration_leaves_the_schema_as_it_was(url, ship):
+    ship("op.execute('CREATE TABLE half (id INTEGER)')")
+    ship("op.execute('CREATE TABLE symbol (id INTEGER)')")
     before = revisions.observe(parse(url))
     with pytest.raises(Unavailable, match="already exists"):
         migrate(parse(url))
@@ -176,6 +229,79 @@ def test_reset_leaves_an_empty_schema(store, url, bars):
     store.upsert_bars("ACME", "1d", bars(3), source="test")
     assert migrate(parse(url), fresh=True) == ["0001"]
     assert store.info()["symbols"] == 0 and len(store.symbols()) == 0
+
+
+TWINS = "INSERT INTO symbol VALUES ({}, '{}', 'same', '', '', '', '')"
+INDEX = "build_index('symbol_name_idx', 'symbol', ['name'])"
+
+
+def test_an_index_is_built_on_its_own_and_what_follows_after_it(url, ship):
+    first = ship("op.add_column('symbol', sa.Column('note', sa.Text))")
+    second = ship(INDEX, head="concurrently = True")
+    third = ship("op.add_column('symbol', sa.Column('more', sa.Text))")
+    text = sql(parse(url), revisions.observe(parse(url)))
+    assert migrate(parse(url)) == [first, second, third]
+    assert "symbol_name_idx" in str(structure(parse(url))["symbol"][4])
+    assert ("CONCURRENTLY" in text) == (parse(url).dialect == "postgresql")
+    assert migrate(parse(url)) == []
+
+
+def test_a_database_that_is_made_gets_its_indexes_with_its_tables(empty_url, ship):
+    number = ship(INDEX, head="concurrently = True")
+    assert migrate(parse(empty_url))[-1] == number
+    assert "symbol_name_idx" in str(structure(parse(empty_url))["symbol"][4])
+
+
+@pytest.mark.integration
+def test_an_index_that_was_not_built_to_its_end_is_built_again(postgres_url, ship):
+    address = parse(postgres_url)
+    number = ship(
+        INDEX.replace("['name']", "['name'], unique=True"), head="concurrently = True"
+    )
+    execute(address, TWINS.format(1, "A"), TWINS.format(2, "B"))
+    with pytest.raises(Unavailable, match="could not create unique index"):
+        migrate(address)
+    assert drift(address)[-1] == "index symbol_name_idx was not built to its end"
+    execute(address, "DELETE FROM symbol WHERE id = 2")
+    assert migrate(address) == [number]
+    assert "not built" not in str(drift(address))
+
+
+@pytest.mark.integration
+def test_an_index_that_waits_too_long_for_an_old_transaction_says_so(
+    postgres_url, ship, monkeypatch
+):
+    address = parse(postgres_url)
+    number = ship(INDEX, head="concurrently = True")
+    monkeypatch.setattr("mltrading_marketdata.migration._PATIENCE_S", 0.1)
+    with psycopg.connect(address.libpq) as writer:
+        writer.execute(TWINS.format(1, "A"))
+        with pytest.raises(Unavailable, match="a transaction that is older"):
+            migrate(address)
+    assert migrate(address) == [number]
+
+
+@pytest.mark.integration
+def test_readers_wait_at_most_a_quarter_of_a_second_for_a_migration(postgres_url, ship):
+    address = parse(postgres_url)
+    number = ship("op.add_column('symbol', sa.Column('note', sa.Text))")
+    slow = "SELECT count(*), pg_sleep(2) FROM symbol"
+    stalls = []
+    with psycopg.connect(address.libpq, autocommit=True) as reader:
+        with ThreadPoolExecutor(2) as pool:
+            holder = pool.submit(execute, address, slow)
+            held = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+            while not reader.execute(held).fetchone():
+                assert not holder.done()
+            migrator = pool.submit(migrate, address)
+            while not migrator.done():
+                begun = time.monotonic()
+                reader.execute("SELECT count(*) FROM symbol").fetchone()
+                stalls.append(time.monotonic() - begun)
+    assert migrator.result() == [number]
+    assert max(stalls) < 0.25, f"{max(stalls):.3f} s"
+    # It did wait: the migrator came while the table was held.
+    assert max(stalls) > 0.05
 
 
 def test_an_old_schema_is_told_from_a_dead_server(url):

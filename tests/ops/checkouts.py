@@ -56,6 +56,12 @@ FAULTS = {
         "def upgrade():\n    op.drop_table('bar')\n",
         "op.drop_table is not among what only adds",
     ),
+    "sql": (
+        "packages/marketdata/src/mltrading_marketdata/migrations/versions/0002_slow.py",
+        "from alembic import op\n\n\ndef upgrade():\n"
+        "    op.create_index('bar_ts_idx', 'bar', ['ts'])\n",
+        "0002_slow.py: require-concurrent-index-creation",
+    ),
     "lock": ("requirements.txt", "flask==0.1\n", "requirements.txt is not what"),
     "dependencies": ("advisories/insecure.json", "{}", "not an advisory database"),
 }
