@@ -10,6 +10,7 @@ import pytest
 
 from mltrading_marketdata import errors
 from mltrading_marketdata.__main__ import main
+from mltrading_marketdata.revisions import shipped
 
 
 def run(capsys, url, *argv):
@@ -35,7 +36,7 @@ def test_each_verb_gives_one_object(capsys, sqlite_url, tmp_path):
     assert run(capsys, sqlite_url, "migrate", "--dry-run")[1]["pending"] == []
     assert run(capsys, sqlite_url, "backup", copy)[1]["backup"] == copy
     assert run(capsys, sqlite_url, "restore", copy)[1]["restored"] == copy
-    assert run(capsys, sqlite_url, "reset")[1]["applied"] == ["0001"]
+    assert run(capsys, sqlite_url, "reset")[1]["applied"] == shipped()
     assert run(capsys, sqlite_url, "info")[1]["bars"] == 0
 
 

@@ -29,6 +29,8 @@ from mltrading_marketdata.preparation import prepare, schema
 from mltrading_marketdata.tables import metadata
 from mltrading_marketdata.url import Address, parse
 
+HEAD = revisions.shipped()[-1]
+
 
 def execute(address: Address, *statements: str) -> None:
     if address.dialect == "sqlite":
@@ -129,8 +131,8 @@ def test_the_revisions_are_alembic_s_own_in_one_line():
 def test_prepare_makes_and_fills_a_database(empty_url):
     address = parse(empty_url)
     done = prepare(address, seed="sample")
-    assert (done["applied"], done["ingested"]) == (["0001"], 12154)
-    assert (done["head"], done["database"]) == ("0001", address.dialect)
+    assert (done["applied"], done["ingested"]) == (revisions.shipped(), 12154)
+    assert (done["head"], done["database"]) == (HEAD, address.dialect)
     assert schema(address)["state"] == "current"
 
 
@@ -186,10 +188,10 @@ def test_a_database_that_this_release_cannot_use_is_refused(url):
 
 
 def test_a_migration_that_others_cannot_live_with_changes_nothing(empty_url):
-    with pytest.raises(OutOfRange, match="would come to 0001"):
-        prepare(parse(empty_url), within=("0002", "0099"))
+    with pytest.raises(OutOfRange, match=f"would come to {HEAD}"):
+        prepare(parse(empty_url), within=("0098", "0099"))
     assert schema(parse(empty_url))["state"] == "empty"
-    assert prepare(parse(empty_url), within=("0001", "0099"))["schema"] == "0001"
+    assert prepare(parse(empty_url), within=("0001", "0099"))["schema"] == HEAD
 
 
 def test_somebody_else_s_database_is_refused(empty_url):
@@ -202,7 +204,7 @@ def test_somebody_else_s_database_is_refused(empty_url):
 def test_a_dry_run_prints_sql_and_changes_nothing(empty_url):
     address = parse(empty_url)
     text = sql(address, revisions.observe(address))
-    assert "CREATE TABLE block" in text
+    assert "CREATE TABLE chunk" in text
     assert schema(address)["state"] == "empty"
 
 
@@ -227,7 +229,7 @@ def test_a_file_that_is_no_backup_changes_nothing(store, url, tmp_path):
 
 def test_reset_leaves_an_empty_schema(store, url, bars):
     store.upsert_bars("ACME", "1d", bars(3), source="test")
-    assert migrate(parse(url), fresh=True) == ["0001"]
+    assert migrate(parse(url), fresh=True) == revisions.shipped()
     assert store.info()["symbols"] == 0 and len(store.symbols()) == 0
 
 
@@ -326,4 +328,4 @@ def test_two_migrators_at_once_apply_it_once(empty_url):
     address = parse(empty_url)
     with ThreadPoolExecutor(2) as pool:
         applied = list(pool.map(migrate, [address, address]))
-    assert sorted(applied) == [[], ["0001"]]
+    assert sorted(applied) == [[], revisions.shipped()]

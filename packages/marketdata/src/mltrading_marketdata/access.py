@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, TypeVar
@@ -46,6 +47,7 @@ class Access:
             pool_size=pool_size,
             pool_timeout_s=pool_timeout_s,
             statement_timeout_s=statement_timeout_s,
+            binary=True,
         )
         self._reader = self._engine
         if address.dialect == "postgresql":
@@ -86,6 +88,15 @@ class Access:
             raise self._exhausted() from None
         except DBAPIError as error:
             raise explain(error.orig or error, self.address.where) from error
+
+    def one_of(
+        self, column: sa.ColumnElement[Any], values: Collection[Any]
+    ) -> sa.ColumnElement[bool]:
+        """Return `column IN values` with one parameter, however many values."""
+        if self.address.dialect == "postgresql":
+            return column == sa.any_(sa.literal(list(values), sa.ARRAY(column.type)))
+        each = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+        return column.in_(sa.select(each.c.value))
 
     def lock(self, c: sa.Connection, key: int) -> None:
         """Wait for other writers of the same key; SQLite has one writer anyway."""

@@ -28,36 +28,48 @@ class Action:
     value: float
 
 
-def price_divisors(raw: Columns, actions: list[Action], adjust: Adjust) -> np.ndarray:
+def price_divisors(
+    raw: Columns, actions: list[Action], adjust: Adjust, last: int | None = None
+) -> np.ndarray:
     """Return what each bar's prices are divided by, shape (n,).
 
     A split of r divides all earlier prices by r. A dividend D divides them by
     1 + D / (raw close of the first bar on or after the ex-date), which makes the change
-    from close to close equal the total return. An action after the last bar or before
-    the first changes nothing.
+    from close to close equal the total return. An action after the series' last bar
+    changes nothing. `last` is the time of that bar (microseconds since 1970 UTC) where
+    `raw` ends earlier; dividends need the bars up to it.
     """
+    end = int(raw["ts"][-1]) if last is None else last
     steps = np.ones(len(raw["ts"]) + 1)
     for action in actions:
-        at = int(np.searchsorted(raw["ts"], action.ts))
-        if at in (0, len(raw["ts"])):
+        if action.ts > end:
             continue
+        at = int(np.searchsorted(raw["ts"], action.ts))
         if action.kind == "split":
             steps[at] *= action.value
-        elif adjust == "all":
+        elif adjust == "all" and at:
             steps[at] *= 1 + action.value / raw["close"][at]
     # A bar is divided by the product of all steps after it.
     return np.cumprod(steps[::-1])[::-1][1:]
 
 
-def adjusted(raw: Columns, actions: list[Action], adjust: Adjust) -> Columns:
+def adjusted(
+    raw: Columns, actions: list[Action], adjust: Adjust, last: int | None = None
+) -> Columns:
     """Return the columns adjusted for splits, or for splits and dividends ("all").
 
-    Volume is multiplied by splits only, rounded to whole shares.
+    Volume is multiplied by splits only, rounded to whole shares. `last` as in
+    `price_divisors`.
     """
-    if adjust == "none" or not actions or not len(raw["ts"]):
+    if adjust == "none" or not len(raw["ts"]):
         return raw
-    divisors = price_divisors(raw, actions, adjust)
-    shares = price_divisors(raw, actions, "split")
+    kinds = ("split",) if adjust == "split" else ("split", "dividend")
+    if not any(action.kind in kinds for action in actions):
+        return raw
+    divisors = price_divisors(raw, actions, adjust, last)
+    shares = divisors
+    if adjust == "all":
+        shares = price_divisors(raw, actions, "split", last)
     out = dict(raw)
     for name in ("open", "high", "low", "close"):
         if name in raw:

@@ -19,10 +19,19 @@ from pathlib import Path
 from .errors import StoreError, Unavailable, explain
 from .url import Address
 
-_DROP_ALL = """
+# Everything of ours in the schema. What belongs to an extension stays.
+DROP_ALL = """
 DO $$ DECLARE name text; BEGIN
+  FOR name IN SELECT viewname FROM pg_views WHERE schemaname = current_schema() LOOP
+    EXECUTE format('DROP VIEW %I CASCADE', name);
+  END LOOP;
   FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
     EXECUTE format('DROP TABLE %I CASCADE', name);
+  END LOOP;
+  FOR name IN SELECT oid::regprocedure::text FROM pg_proc
+      WHERE pronamespace = current_schema()::regnamespace AND NOT EXISTS (
+        SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e') LOOP
+    EXECUTE 'DROP ROUTINE ' || name || ' CASCADE';
   END LOOP;
 END $$;
 """
@@ -125,7 +134,7 @@ def _restore_postgresql(address: Address, path: Path) -> None:
             str(path),
         )
         drop = Path(folder) / "drop.sql"
-        drop.write_text(_DROP_ALL)
+        drop.write_text(DROP_ALL)
         _run(
             address,
             "psql",

@@ -11,10 +11,11 @@ from .adjustment import Action
 from .codec import Columns
 
 Held = tuple[Columns, list[Action]]
+Key = tuple[int, str, int]
 
 
 class Cache:
-    """Least-recently-used series, keyed by (series id, version).
+    """Least-recently-used series, keyed by (series id, interval, version).
 
     A new version is a new key, so nothing ever has to be invalidated; the old entry
     falls out by age. Arrays are read-only and shared between callers.
@@ -22,7 +23,7 @@ class Cache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._held: OrderedDict[tuple[int, int], Held] = OrderedDict()
+        self._held: OrderedDict[Key, Held] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
         _live.add(self)
@@ -34,7 +35,7 @@ class Cache:
     def __len__(self) -> int:
         return len(self._held)
 
-    def get(self, key: tuple[int, int]) -> Held | None:
+    def get(self, key: Key) -> Held | None:
         """Return what is held under `key`, or None."""
         with self._lock:
             found = self._held.get(key)
@@ -42,9 +43,11 @@ class Cache:
                 self._held.move_to_end(key)
             return found
 
-    def put(self, key: tuple[int, int], value: Held) -> None:
-        """Hold `value`; the oldest entries leave until all fits."""
+    def put(self, key: Key, value: Held) -> None:
+        """Hold `value`, read-only from now on; the oldest leave until all fits."""
         size = _size(value)
+        for column in value[0].values():
+            column.flags.writeable = False
         with self._lock:
             if size > self._limit or key in self._held:
                 return

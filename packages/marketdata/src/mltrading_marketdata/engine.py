@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from typing import Any
 from urllib.parse import quote
 from weakref import WeakSet
 
@@ -25,13 +26,15 @@ def make_engine(
     pool_size: int,
     pool_timeout_s: float,
     statement_timeout_s: float,
+    binary: bool = False,
 ) -> Engine:
     """Return an engine with a fixed number of connections, opened when needed.
 
     There is no overflow: `pool_size` x processes is what the server sees. Each
     connection is probed before use. A forked child gets an empty pool of its own and
     leaves the parent's connections alone. `statement_timeout_s` 0 means no limit;
-    SQLite has none.
+    SQLite has none. `binary`: PostgreSQL sends values as they are; SQLAlchemy's own
+    questions about tables can't be asked then.
     """
     options: dict = {
         "poolclass": QueuePool,
@@ -49,6 +52,7 @@ def make_engine(
         engine = create_engine(
             address.sqlalchemy,
             connect_args={
+                **({"cursor_factory": _binary_cursor()} if binary else {}),
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "application_name": "mltrading",
                 "options": f"-c statement_timeout={int(statement_timeout_s * 1000)}",
@@ -59,6 +63,19 @@ def make_engine(
         )
     _live.add(engine)
     return engine
+
+
+def _binary_cursor() -> type:
+    """Return a cursor to which the server sends bytes as they are, not as hex."""
+    import psycopg
+    from psycopg.pq import Format
+
+    class BinaryCursor(psycopg.Cursor):
+        def __init__(self, connection: psycopg.Connection, **options: Any) -> None:
+            super().__init__(connection, **options)
+            self.format = Format.BINARY
+
+    return BinaryCursor
 
 
 def connect_sqlite(address: Address) -> sqlite3.Connection:

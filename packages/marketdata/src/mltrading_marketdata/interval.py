@@ -1,4 +1,4 @@
-"""Bar intervals, and the period of time that one stored block covers."""
+"""Bar intervals, and the period of time that one stored chunk covers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MICROSECONDS = {
     "1h": 3_600_000_000,
     "1d": 86_400_000_000,
 }
-_MONTHS_PER_BLOCK = {"1m": 1, "5m": 3, "1h": 12, "1d": 12}
+_MONTHS_PER_CHUNK = {"1m": 1, "5m": 3, "1h": 12, "1d": 12}
 
 
 def checked(interval: str) -> str:
@@ -26,10 +26,22 @@ def checked(interval: str) -> str:
 
 
 def period(ts: np.ndarray, interval: str) -> np.ndarray:
-    """Return the block number of each timestamp (int64 microseconds since 1970 UTC).
+    """Return the chunk number of each timestamp (int64 microseconds since 1970 UTC).
 
-    A block covers a year of 1d and 1h bars, a quarter of 5m, a month of 1m; its number
+    A chunk covers a year of 1d and 1h bars, a quarter of 5m, a month of 1m; its number
     counts such stretches since 1970.
     """
     months = ts.astype("M8[us]").astype("M8[M]").astype(np.int64)
-    return months // _MONTHS_PER_BLOCK[interval]
+    return months // _MONTHS_PER_CHUNK[interval]
+
+
+def period_of(ts: int, interval: str) -> int:
+    """Return the chunk number of one timestamp."""
+    return int(period(np.array([ts], np.int64), interval)[0])
+
+
+def span(number: int, interval: str) -> tuple[int, int]:
+    """Return the first timestamp of a chunk and that of the next one."""
+    months = np.array([number, number + 1]) * _MONTHS_PER_CHUNK[interval]
+    start, end = months.astype("M8[M]").astype("M8[us]").astype(np.int64).tolist()
+    return start, end

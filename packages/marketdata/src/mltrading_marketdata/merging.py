@@ -1,4 +1,4 @@
-"""Merge new bars into the bars of one block. Pure."""
+"""Merge new bars into the bars of one chunk. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ def merge(old: Columns, new: Columns) -> tuple[Columns, int, int, int]:
     Both sides have unique ascending `ts`; on equal `ts` the new bar wins. Nothing
     inserted and nothing updated means that `merged` is `old`.
     """
+    if not len(old["ts"]) or not len(new["ts"]):
+        return (new if len(new["ts"]) else old), len(new["ts"]), 0, 0
+    if new["ts"][0] > old["ts"][-1]:
+        # The next day's bars, which is what mostly comes.
+        longer = {name: np.concatenate([old[name], new[name]]) for name in COLUMNS}
+        return longer, len(new["ts"]), 0, 0
     at = np.searchsorted(old["ts"], new["ts"])
     known = np.zeros(len(new["ts"]), bool)
     inside = at < len(old["ts"])

@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 from . import indexes
+from .backup import DROP_ALL
 from .engine import SQLITE_BUSY_S, WRITES, make_engine
 from .errors import Unavailable, explain
 from .revisions import MIGRATIONS, Observed, pending, shipped
@@ -157,7 +158,9 @@ def _in_turns(
 
 def _upgrade(connection: sa.Connection, fresh: bool = False) -> list[str]:
     """Apply what is pending up to the first migration that runs alone."""
-    if fresh:
+    if fresh and connection.dialect.name == "postgresql":
+        connection.execute(sa.text(DROP_ALL))
+    elif fresh:
         found = sa.inspect(connection).get_table_names()
         everything = sa.MetaData()
         everything.reflect(connection, only=found)

@@ -12,19 +12,19 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from . import adjustment, bucketing
+from . import adjustment, bucketing, chunks
 from . import interval as intervals
 from . import quality
 from .access import Access
 from .adjustment import Action, Adjust
 from .cache import Cache, Held
 from .changes import Changed
-from .codec import CODEC, COLUMNS, DTYPES, Columns, decode, encode, joined
+from .codec import COLUMNS, Columns, gathered
 from .errors import BadData, StoreError, UnknownSymbol
 from .interval import Interval
-from .merging import merge
+from .rollups import TIERS, coarsest
 from .tables import (
-    block,
+    chunk,
     corporate_action,
     ingest_job,
     meta,
@@ -40,7 +40,7 @@ RECHECK_S = 1.0
 CACHE_BYTES = 64 * 2**20
 WHOLE_SERIES_ROWS = 250_000
 SYMBOL_TEXTS = ("name", "exchange", "currency", "sector", "industry")
-_NO_BARS: Held = (joined([]), [])
+_NO_BARS: Held = (gathered([]), [])
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class _Stamp:
     series_id: int | None
     version: int
     n: int
+    first_ts: int
+    last_ts: int
     read_at: float
 
 
@@ -228,7 +230,9 @@ class Store:
         as UTC. No bars in the range is an empty frame. Raises UnknownSymbol.
         """
         wanted = _wanted(columns)
-        found = self._range(symbol, interval, start, end, adjust)
+        found = self._range(
+            symbol, interval, interval, start, end, adjust, {"ts", *wanted}
+        )
         return _frame({name: found[name] for name in ("ts", *wanted)})
 
     def candles(
@@ -249,8 +253,10 @@ class Store:
         """
         if max_points < 1:
             raise StoreError(f"max_points must be at least 1, not {max_points}")
-        found = self._range(symbol, interval, start, end, adjust)
-        joined_bars, name = bucketing.bucket(found, interval, max_points)
+        tier = self._tier(symbol, interval, start, end, max_points, adjust)
+        every = set(COLUMNS)
+        found = self._range(symbol, interval, tier, start, end, adjust, every)
+        joined_bars, name = bucketing.bucket(found, tier, max_points)
         frame = _frame(joined_bars)
         frame.attrs["bucket"] = name
         return frame
@@ -284,23 +290,27 @@ class Store:
                 corporate_action.c.ts > series.c.previous_ts,
             )
         )
-        names = None if symbols is None else list(symbols)
+        names = None if symbols is None else list(dict.fromkeys(symbols))
         if names is not None:
-            self._ask_stamps(names, "1d")
-            query = query.where(symbol_table.c.ticker.in_(names))
+            query = query.where(self._access.one_of(symbol_table.c.ticker, names))
         rows, ratios = self._access.read(
             lambda c: (c.execute(query).all(), c.execute(splits).all())
         )
-        frame = pd.DataFrame.from_records(rows, columns=["symbol", "ts", *fields])
-        frame = frame.set_index("symbol")
-        frame["ts"] = _times(frame["ts"])
-        kinds = {name: np.float64 for name in fields} | {"volume": np.int64}
-        frame = frame.astype(kinds)
+        # A column at a time: building a frame from rows costs more than asking.
+        tickers, ts, *values = zip(*rows, strict=True) if rows else ((),) * 8
+        missing = set(names or ()).difference(tickers)
+        if missing:
+            # It may be known and have no bars.
+            self._ask_stamps(sorted(missing), "1d")
+        index = pd.Index(tickers, dtype="str", name="symbol")
+        data = {"ts": _index(np.array(ts, np.int64))}
+        for name, column in zip(fields, values, strict=True):
+            data[name] = np.array(column, np.int64 if name == "volume" else np.float64)
         for name, ratio in ratios:
-            if name in frame.index:
-                frame.loc[name, "previous_close"] /= ratio
-        frame["change"] = frame["close"] / frame["previous_close"] - 1
-        return frame
+            if name in index:
+                data["previous_close"][index.get_loc(name)] /= ratio
+        data["change"] = data["close"] / data["previous_close"] - 1
+        return pd.DataFrame(data, index=index, copy=False)
 
     def panel(
         self,
@@ -320,20 +330,27 @@ class Store:
         names = list(dict.fromkeys(symbols))
         _wanted([field])
         first, last = _span(start, end)
-        held = self._hold(names, interval, first, {"ts", "close", field})
+        wanted = {"ts", field} | ({"close"} if adjust == "all" else set())
+        stamps = self._known_stamps(names, interval)
+        held = self._hold(stamps, interval, first, last, wanted, adjust)
         series_of = {}
         for name in names:
             raw, actions = held[name]
-            part = {key: raw[key] for key in ("ts", "close", field)}
-            series_of[name] = _cut(
-                adjustment.adjusted(part, actions, adjust), first, last
-            )
+            part = {key: raw[key] for key in wanted}
+            ends = stamps[name].last_ts
+            part = _cut(part, first, ends if adjust == "all" else last)
+            part = adjustment.adjusted(part, actions, adjust, ends)
+            series_of[name] = _cut(part, first, last)
         times = [part["ts"] for part in series_of.values()]
-        grid = np.unique(np.concatenate(times)) if times else np.empty(0, np.int64)
-        values = np.full((len(grid), len(names)), np.nan)
+        grid = _union(times)
+        # A row per symbol is written at once; pandas keeps columns as rows, too.
+        values = np.full((len(names), len(grid)), np.nan)
         for at, part in enumerate(series_of.values()):
-            values[np.searchsorted(grid, part["ts"]), at] = part[field]
-        return pd.DataFrame(values, index=_index(grid), columns=names)
+            if len(part["ts"]) == len(grid):
+                values[at] = part[field]
+            else:
+                values[at, np.searchsorted(grid, part["ts"])] = part[field]
+        return pd.DataFrame(values.T, index=_index(grid), columns=names, copy=False)
 
     def actions(self, symbol: str) -> pd.DataFrame:
         """Return the corporate actions of a symbol: index ts (UTC); kind, value.
@@ -342,7 +359,7 @@ class Store:
         UnknownSymbol.
         """
         stamp = self._ask_stamps([symbol], "1d")[symbol]
-        found = self._access.read(lambda c: _actions_of(c, [stamp.symbol_id]))
+        found = self._access.read(lambda c: self._actions(c, [stamp.symbol_id]))
         rows = found.get(stamp.symbol_id, [])
         return pd.DataFrame(
             {
@@ -402,7 +419,7 @@ class Store:
             symbol_id = self._lock_symbol(c, symbol)
             known = {
                 (one.ts, one.kind): one.value
-                for one in _actions_of(c, [symbol_id]).get(symbol_id, [])
+                for one in self._actions(c, [symbol_id]).get(symbol_id, [])
             }
             for one in given:
                 old = known.get((one.ts, one.kind))
@@ -445,17 +462,29 @@ class Store:
         with self._access.writing() as c:
             symbol_id = self._lock_symbol(c, symbol)
             own = (series.c.symbol_id == symbol_id) & (series.c.interval == interval)
-            row = c.execute(sa.select(series.c.id, series.c.version).where(own)).first()
+            some = sa.select(
+                series.c.id, series.c.version, series.c.n, series.c.first_ts
+            )
+            row = c.execute(some.where(own)).first()
             if row is None:
                 first = {"symbol_id": symbol_id, "interval": interval, "source": source}
                 done = c.execute(series.insert().values(**first, version=0, n=0))
-                series_id, version = done.inserted_primary_key[0], 0
+                series_id, version, n, begins = done.inserted_primary_key[0], 0, 0, None
             else:
-                series_id, version = row.id, row.version
-            inserted, updated, unchanged = _merge_blocks(c, series_id, interval, new)
+                series_id, version, n, begins = row
+            inserted, updated, unchanged = chunks.merge_into(
+                c, series_id, interval, new
+            )
             if inserted or updated:
                 version = _next_version(version)
-                values = _summary(c, series_id) | {"version": version, "source": source}
+                earliest = int(new["ts"][0])
+                values = chunks.tail(c, series_id, interval)
+                values |= {
+                    "version": version,
+                    "source": source,
+                    "n": n + inserted,
+                    "first_ts": earliest if begins is None else min(begins, earliest),
+                }
                 c.execute(
                     series.update().where(series.c.id == series_id).values(**values)
                 )
@@ -494,6 +523,18 @@ class Store:
         self._access.lock(c, found)
         return found
 
+    def _actions(
+        self, c: sa.Connection, symbol_ids: list[int]
+    ) -> dict[int, list[Action]]:
+        table = corporate_action
+        query = sa.select(table.c.symbol_id, table.c.ts, table.c.kind, table.c.value)
+        query = query.where(self._access.one_of(table.c.symbol_id, symbol_ids))
+        query = query.order_by(table.c.symbol_id, table.c.ts, table.c.kind)
+        found: dict[int, list[Action]] = {}
+        for symbol_id, ts, kind, value in c.execute(query):
+            found.setdefault(symbol_id, []).append(Action(ts, kind, value))
+        return found
+
     def _forget(self, name: str) -> None:
         for interval in intervals.MICROSECONDS:
             self._stamps.pop((name, interval), None)
@@ -509,6 +550,8 @@ class Store:
                 series.c.id.label("series_id"),
                 series.c.version,
                 series.c.n,
+                series.c.first_ts,
+                series.c.last_ts,
             )
             .join_from(
                 symbol_table,
@@ -517,13 +560,15 @@ class Store:
                 & (series.c.interval == intervals.checked(interval)),
                 isouter=True,
             )
-            .where(symbol_table.c.ticker.in_(names))
+            .where(self._access.one_of(symbol_table.c.ticker, names))
         )
         now = time.monotonic()
         rows = self._access.read(lambda c: c.execute(query).all())
         found = {
-            row.ticker: _Stamp(row.id, row.series_id, row.version or 0, row.n or 0, now)
-            for row in rows
+            ticker: _Stamp(
+                *(own, series_id, version or 0, n or 0, first or 0, last or 0), now
+            )
+            for ticker, own, series_id, version, n, first, last in rows
         }
         missing = [name for name in names if name not in found]
         if missing:
@@ -539,62 +584,102 @@ class Store:
         stale = [name for name in names if name not in fresh]
         return fresh | self._ask_stamps(stale, interval) if stale else fresh
 
+    def _tier(
+        self,
+        symbol: str,
+        interval: str,
+        start: When,
+        end: When,
+        points: int,
+        adjust: Adjust,
+    ) -> str:
+        """Return the interval whose stored bars are enough for a chart."""
+        stamp = self._known_stamps([symbol], interval)[symbol]
+        # Dividends are adjusted for by the close of one bar, which must be the same
+        # whatever is drawn.
+        if not TIERS[interval] or stamp.n <= points or adjust == "all":
+            return interval
+        first, last = _span(start, end)
+        first, last = max(first, stamp.first_ts), min(last, stamp.last_ts)
+        if stamp.series_id is None or first > last:
+            return interval
+        own = stamp.series_id
+        counts = self._access.read(
+            lambda c: chunks.counts(c, own, interval, first, last)
+        )
+        return coarsest(counts, interval, points)
+
     def _range(
-        self, symbol: str, interval: str, start: When, end: When, adjust: Adjust
+        self,
+        symbol: str,
+        interval: str,
+        tier: str,
+        start: When,
+        end: When,
+        adjust: Adjust,
+        wanted: set[str],
     ) -> Columns:
+        """Return columns of a range, adjusted; they may be the cache's own arrays."""
         if adjust not in ("none", "split", "all"):
             raise StoreError(f'adjust {adjust!r} is not "none", "split" or "all"')
         first, last = _span(start, end)
-        raw, actions = self._hold([symbol], interval, first, set(COLUMNS))[symbol]
-        return _cut(adjustment.adjusted(raw, actions, adjust), first, last)
+        stamps = self._known_stamps([symbol], interval)
+        needs = wanted | {"ts"} | ({"close"} if adjust == "all" else set())
+        held = self._hold(stamps, tier, first, last, needs, adjust)
+        raw, actions = held[symbol]
+        ends = stamps[symbol].last_ts
+        raw = _cut(raw, first, ends if adjust == "all" else last)
+        return _cut(adjustment.adjusted(raw, actions, adjust, ends), first, last)
 
     def _hold(
-        self, names: list[str], interval: str, first: int, wanted: set[str]
+        self,
+        stamps: dict[str, _Stamp],
+        tier: str,
+        first: int,
+        last: int,
+        wanted: set[str],
+        adjust: Adjust,
     ) -> dict[str, Held]:
         """Return raw columns and actions per name, from the cache or the database.
 
-        At least the bars from `first` to the END of the series: what comes after a bar
-        decides how it is adjusted. A single series of moderate length is read whole and
-        kept; several at once are read as far as asked and not kept.
+        At least the bars from `first` to `last`, or to the end where dividends are
+        adjusted for. A single series of moderate length is read whole and kept; several
+        at once are read as far as asked and not kept.
         """
-        stamps = self._known_stamps(names, interval)
         held: dict[str, Held] = {}
         missing: dict[str, _Stamp] = {}
         for name, stamp in stamps.items():
             if stamp.series_id is None:
                 held[name] = _NO_BARS
                 continue
-            found = self._cache.get((stamp.series_id, stamp.version))
+            found = self._cache.get((stamp.series_id, tier, stamp.version))
             if found is None:
                 missing[name] = stamp
             else:
                 held[name] = found
         if not missing:
             return held
-        keep = len(names) == 1 and stamps[names[0]].n <= WHOLE_SERIES_ROWS
+        keep = len(stamps) == 1 and all(
+            s.n <= WHOLE_SERIES_ROWS for s in stamps.values()
+        )
         columns = set(COLUMNS) if keep else wanted
-        query = sa.select(block.c.series_id, block.c.codec, block.c.payload)
-        query = query.where(
-            block.c.series_id.in_([stamp.series_id for stamp in missing.values()])
-        )
-        if not keep and first > _EARLIEST:
-            stretch = int(intervals.period(np.array([first]), interval)[0])
-            query = query.where(block.c.period >= stretch)
-        query = query.order_by(block.c.series_id, block.c.period)
-        ids = [stamp.symbol_id for stamp in missing.values()]
-        rows, actions = self._access.read(
-            lambda c: (c.execute(query).all(), _actions_of(c, ids))
-        )
-        parts: dict[int, list[Columns]] = {}
-        for series_id, codec, payload in rows:
-            parts.setdefault(series_id, []).append(decode(payload, codec, columns))
-        for name, stamp in missing.items():
-            whole = joined(
-                parts.get(stamp.series_id, []), [c for c in COLUMNS if c in columns]
+        since = None if keep or first <= _EARLIEST else first
+        until = None if keep or adjust == "all" or last >= _LATEST else last
+        own = [s.series_id for s in missing.values() if s.series_id is not None]
+        wanted_series = self._access.one_of(chunk.c.series_id, own)
+        symbol_ids = [s.symbol_id for s in missing.values()]
+        stored, actions = self._access.read(
+            lambda c: (
+                chunks.read(c, wanted_series, tier, since, until),
+                {} if adjust == "none" and not keep else self._actions(c, symbol_ids),
             )
+        )
+        for name, stamp in missing.items():
+            rows = stored.get(stamp.series_id or 0, [])
+            whole = gathered(rows, wanted=columns)
             held[name] = (whole, actions.get(stamp.symbol_id, []))
-            if keep:
-                self._cache.put((stamp.series_id, stamp.version), held[name])
+            if keep and stamp.series_id is not None:
+                self._cache.put((stamp.series_id, tier, stamp.version), held[name])
         return held
 
 
@@ -606,70 +691,6 @@ def _unknown(names: list[str], where: str) -> UnknownSymbol:
         f"no such symbol in {where}: {', '.join(sorted(names))}",
         "list the known ones: python -m mltrading_marketdata info",
     )
-
-
-def _merge_blocks(
-    c: sa.Connection, series_id: int, interval: str, new: Columns
-) -> tuple[int, int, int]:
-    """Merge new bars into the blocks they fall into; return the three counts."""
-    if not len(new["ts"]):
-        return 0, 0, 0
-    periods = intervals.period(new["ts"], interval)
-    touched = np.unique(periods)
-    own = block.c.series_id == series_id
-    reach = block.c.period.between(int(touched[0]), int(touched[-1]))
-    stored = {
-        row.period: decode(row.payload, row.codec)
-        for row in c.execute(sa.select(block).where(own, reach))
-    }
-    counts = np.zeros(3, int)
-    fresh = []
-    empty = joined([])
-    for stretch in touched.tolist():
-        part = {name: column[periods == stretch] for name, column in new.items()}
-        merged, *done = merge(stored.get(stretch, empty), part)
-        counts += done
-        if not done[0] and not done[1]:
-            continue
-        values = {"n": len(merged["ts"]), "codec": CODEC, "payload": encode(merged)}
-        if stretch in stored:
-            where = own & (block.c.period == stretch)
-            c.execute(block.update().where(where).values(**values))
-        else:
-            fresh.append({"series_id": series_id, "period": stretch} | values)
-    if fresh:
-        c.execute(block.insert(), fresh)
-    return int(counts[0]), int(counts[1]), int(counts[2])
-
-
-def _summary(c: sa.Connection, series_id: int) -> dict[str, Any]:
-    """Return what `series` repeats from the blocks: counts, ends, latest bar."""
-    own = block.c.series_id == series_id
-    some = sa.select(block.c.codec, block.c.payload).where(own)
-    newest = c.execute(some.order_by(block.c.period.desc()).limit(2)).all()
-    oldest = c.execute(some.order_by(block.c.period).limit(1)).one()
-    tail = joined([decode(row.payload, row.codec) for row in reversed(newest)])
-    summary: dict[str, Any] = {
-        "n": c.scalar(sa.select(sa.func.sum(block.c.n)).where(own)),
-        "first_ts": int(decode(oldest.payload, oldest.codec, ("ts",))["ts"][0]),
-        "last_ts": int(tail["ts"][-1]),
-        "volume": int(tail["volume"][-1]),
-    }
-    summary |= {name: float(tail[name][-1]) for name in quality.PRICES}
-    if len(tail["ts"]) > 1:
-        summary["previous_ts"] = int(tail["ts"][-2])
-        summary["previous_close"] = float(tail["close"][-2])
-    return summary
-
-
-def _actions_of(c: sa.Connection, symbol_ids: list[int]) -> dict[int, list[Action]]:
-    table = corporate_action
-    found: dict[int, list[Action]] = {}
-    query = sa.select(table.c.symbol_id, table.c.ts, table.c.kind, table.c.value)
-    query = query.where(table.c.symbol_id.in_(symbol_ids))
-    for row in c.execute(query.order_by(table.c.symbol_id, table.c.ts, table.c.kind)):
-        found.setdefault(row.symbol_id, []).append(Action(row.ts, row.kind, row.value))
-    return found
 
 
 def _next_version(version: int) -> int:
@@ -722,11 +743,20 @@ def _iso(ts: int | None) -> Any:
     return None if ts is None else pd.Timestamp(ts, unit="us", tz="UTC").isoformat()
 
 
+def _union(times: list[np.ndarray]) -> np.ndarray:
+    """Return all timestamps, each once, in order; series often share all of them."""
+    if not times:
+        return np.empty(0, np.int64)
+    longest = max(times, key=len)
+    odd = [one for one in times if len(one) != len(longest) or (one != longest).any()]
+    return np.unique(np.concatenate([longest, *odd])) if odd else longest
+
+
 def _frame(columns: Columns) -> pd.DataFrame:
     """Return a frame of its own: writing to it does not reach the cache."""
     data = {
-        name: np.array(column, DTYPES[name].newbyteorder("="))
+        name: column if column.flags.writeable else column.copy()
         for name, column in columns.items()
         if name != "ts"
     }
-    return pd.DataFrame(data, index=_index(np.array(columns["ts"], np.int64)))
+    return pd.DataFrame(data, index=_index(columns["ts"]), copy=False)

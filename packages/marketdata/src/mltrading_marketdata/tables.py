@@ -58,6 +58,19 @@ series = Table(
     UniqueConstraint("symbol_id", "interval"),
 )
 
+# `interval` is that of the series, or a longer one: its bars rolled up at ingestion.
+chunk = Table(
+    "chunk",
+    metadata,
+    Column("series_id", Integer, ForeignKey("series.id"), primary_key=True),
+    Column("interval", Text, primary_key=True),
+    Column("period", Integer, primary_key=True, autoincrement=False),
+    Column("n", Integer, nullable=False),
+    Column("codec", SmallInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+# What the release before 0002 reads and writes; a contract migration will take it away.
 block = Table(
     "block",
     metadata,
@@ -109,4 +122,61 @@ meta = Table(
     metadata,
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+feature_set = Table(
+    "feature_set",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    # The names of the columns, in the order of the chunks: a JSON list.
+    Column("columns", Text, nullable=False),
+    UniqueConstraint("name", "version"),
+)
+
+feature_series = Table(
+    "feature_series",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("set_id", Integer, ForeignKey("feature_set.id"), nullable=False),
+    Column("symbol_id", Integer, ForeignKey("symbol.id"), nullable=False),
+    Column("interval", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    UniqueConstraint("set_id", "symbol_id", "interval"),
+)
+
+feature_chunk = Table(
+    "feature_chunk",
+    metadata,
+    Column("series_id", Integer, ForeignKey("feature_series.id"), primary_key=True),
+    Column("period", Integer, primary_key=True, autoincrement=False),
+    Column("n", Integer, nullable=False),
+    Column("codec", SmallInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+prediction = Table(
+    "prediction",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("symbol_id", Integer, ForeignKey("symbol.id"), primary_key=True),
+    Column("interval", Text, primary_key=True),
+    # The bar that the prediction was made after, and how many bars ahead it looks.
+    Column("ts", BigInteger, primary_key=True, autoincrement=False),
+    Column("horizon", Integer, primary_key=True, autoincrement=False),
+    Column("value", Float(53), nullable=False),
+    Column("lower", Float(53)),
+    Column("upper", Float(53)),
+    Column("run_id", Text, nullable=False),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("calendar", Text, primary_key=True),
+    # 00:00 UTC of the session date, as the ts of a daily bar.
+    Column("ts", BigInteger, primary_key=True, autoincrement=False),
+    Column("open", BigInteger, nullable=False),
+    Column("close", BigInteger, nullable=False),
 )
