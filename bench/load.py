@@ -67,6 +67,8 @@ class Answer:
     status: int = 0
     failure: str = ""
     keep_alive: bool = False
+    # When its connection was last known to work: before `sent` where it is kept.
+    well: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,7 @@ class Link:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self.reader, self.writer = reader, writer
         self.used = False
+        self.well = 0.0
 
     @classmethod
     async def open(cls, place: Place) -> Link:
@@ -285,9 +288,11 @@ class Client:
 
     async def _record(self, request: Request, *, keep_alive: bool) -> None:
         sent, status, release, failure = self.clock(), 0, "", ""
+        link = self._idle_link() if keep_alive else None
+        well = link.well if link else sent
         try:
             async with asyncio.timeout(self.timeout):
-                status, release, body = await self._send(request, keep_alive)
+                status, release, body = await self._send(request, link, keep_alive)
             failure = f"{status // 100}xx" if status >= 400 else ""
             if not failure and request.expect not in body:
                 failure = "content"
@@ -295,12 +300,14 @@ class Client:
             failure = "timeout"
         except Problem as problem:
             failure = str(problem)
-        answer = Answer(sent, self.clock(), release, status, failure, keep_alive)
+        ended = self.clock()
+        answer = Answer(sent, ended, release, status, failure, keep_alive, well)
         self.answers.append(answer)
         self.tell(answer)
 
-    async def _send(self, request: Request, keep_alive: bool) -> tuple[int, str, bytes]:
-        link = self._idle_link() if keep_alive else None
+    async def _send(
+        self, request: Request, link: Link | None, keep_alive: bool
+    ) -> tuple[int, str, bytes]:
         if link is None:
             link = await Link.open(self.place)
         stays = False
@@ -309,6 +316,7 @@ class Client:
             status, release, body, stays = await link.exchange(data, request.method)
         finally:
             if stays and keep_alive:
+                link.well = self.clock()
                 self.idle.append(link)
             else:
                 link.close()

@@ -28,7 +28,13 @@ from ops.maintenance import notice, settle
 from ops.plan import plan_deploy, plan_down, plan_rollback, plan_up
 from ops.preflight import Check
 from ops.release import Release, config_digest, environment_hash, parse_number
-from ops.rollout import Rollout, Shipment, recover, signals_interrupt
+from ops.rollout import (
+    Rollout,
+    Shipment,
+    recover,
+    signals_interrupt,
+    signals_wait,
+)
 from ops.rotation import refuse_canary
 from ops.step import Plan
 from ops.targets import open_target
@@ -111,11 +117,13 @@ def deploy(
                 _told(environment, plan, shipment.release, because),
             ):
                 rollout.carry_out(plan)
-        after = target.observe()
-        _keep_port(target, name, port)
-    _confirm(plan, after)
-    promotion.note(environment, shipped.digest, after)
-    _ended(plan, target, rollout, begun, as_json, after)
+        # It is done: whoever interrupts now would be told that it is not.
+        with signals_wait():
+            after = target.observe()
+            _keep_port(target, name, port)
+            _confirm(plan, after)
+            promotion.note(environment, shipped.digest, after)
+            _ended(plan, target, rollout, begun, as_json, after)
 
 
 def rollback(
@@ -156,15 +164,16 @@ def rollback(
             record = world.record(plan.release)
             with _told(environment, plan, record, because=because):
                 rollout.carry_out(plan)
-        after = target.observe()
-    _confirm(plan, after)
-    left = world.record(plan.previous)
-    if left is not None:
-        from ops import promotion
+        with signals_wait():
+            after = target.observe()
+            _confirm(plan, after)
+            left = world.record(plan.previous)
+            if left is not None:
+                from ops import promotion
 
-        # It may not go further from here any more.
-        promotion.note(environment, left.artefact, after)
-    _ended(plan, target, rollout, begun, as_json, after)
+                # It may not go further from here any more.
+                promotion.note(environment, left.artefact, after)
+            _ended(plan, target, rollout, begun, as_json, after)
 
 
 def up(name: str, *, port: str | None = None, dry_run: bool = False) -> None:
@@ -238,7 +247,8 @@ def _leased(
             _warn_of_maintenance(world, doing)
             yield world
         finally:
-            target.release()
+            with signals_wait():
+                target.release()
 
 
 def _warn_of_maintenance(world: World, doing: str) -> None:

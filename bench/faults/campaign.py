@@ -169,6 +169,7 @@ class Runner:
         if fault.planted:
             self.lane.plant(fault.host, fault.line)
         sizes = self._sizes()
+        well = self._ended_well()
         command = self.lane.run(version, *words, shimmed=fault.planted)
         rival = ("--wait", WAIT) if fault.wait else ()
         strike = Strike(
@@ -179,6 +180,8 @@ class Runner:
         )
         self._await(strike, sizes, self.lines[run.op], found)
         if strike.stopped:
+            # It may have been stopped when all was done and noted.
+            strike.finished = self._ended_well() > well
             self._taken_over(run, strike, found)
         command.wait()
         if strike.rival:
@@ -252,7 +255,7 @@ class Runner:
                     found.violations.append(
                         Violation("I5", said.where, f"by a woken deployer: {said.what}")
                     )
-            if command.process.returncode == 0:
+            if command.process.returncode == 0 and not strike.finished:
                 found.violations.append(
                     Violation("I10", "exit code 0", "of a deployer that was replaced")
                 )
@@ -300,6 +303,14 @@ class Runner:
     def _look_served(self, found: Outcome) -> None:
         for sight in self._look():
             found.violations += observer.serves(sight)
+
+    def _ended_well(self) -> int:
+        """Return how many runs the journals say have ended well."""
+        said = observer.memory(self._look(door=False))
+        return sum(
+            event["phase"] == "end" and event["facts"]["outcome"] == "good"
+            for event in said
+        )
 
     def _sizes(self) -> tuple[list[int], list[int]]:
         """Return the bytes and the lines of each journal."""
@@ -368,7 +379,8 @@ class Runner:
         found.violations += observer.honest(
             ended, was, now, outage=outage, broken=broken
         )
-        if ended.code == 0 and run.op == "deploy" and not strike.rival:
+        replaced = strike.rival or (strike.finished and run.fault.wait)
+        if ended.code == 0 and run.op == "deploy" and not replaced:
             self._is_shipped(strike.command.checkout.name, after, found)
         if strike.command.checkout.name in checkout.PUBLIC:
             begun = strike.command.begun
@@ -439,7 +451,7 @@ class Runner:
             return
         answers = self.lane.doors.since()
         failures = [
-            (name, answer.sent, answer.ended, answer.failure)
+            (name, answer.well or answer.sent, answer.ended, answer.failure)
             for name, answer in answers
             if answer.failure
         ]

@@ -177,6 +177,7 @@ class Strike:
     outages: list[tuple[str, float, float]] = field(default_factory=list)
     rival: Command | None = None
     stopped: bool = False
+    finished: bool = False
     struck: str = ""
 
     def strike(self) -> None:

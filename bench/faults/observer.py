@@ -604,7 +604,9 @@ def honest(
     if traced or "defect of the engine" in ended.said:
         found.append(Violation("I10", "output", f"a trace: {ended.said[-300:]}"))
     moved = {name for name in after if after[name] != before.get(name)}
-    if ended.code == 0 and len(set(after.values())) > 1:
+    # A host that was out of reach is left out by the rules, and it says so.
+    out = {name for name in after if outage and f"{name} is left out" in ended.said}
+    if ended.code == 0 and len({after[name] for name in after.keys() - out}) > 1:
         found.append(Violation("I10", "exit code 0", f"hosts serve {dict(after)}"))
     if ended.code in (1, 2, 3, 4, 130) and moved and not outage:
         what = f"{sorted(moved)} serve {dict(after)}, before {dict(before)}"
@@ -620,11 +622,15 @@ def excused(
     failures: Iterable[tuple[str, float, float, str]],
     outages: Iterable[tuple[str, float, float]],
 ) -> tuple[list[Violation], int]:
-    """I1: failed requests (host, sent, ended, kind) and how many an outage explains."""
+    """I1: failed requests (host, begun, ended, kind) and how many an outage explains.
+
+    On a kept connection a request begins when that was last known to work: a host that
+    lost its power closes none, and the first to use it afterwards finds out.
+    """
     found, reasons = [], list(outages)
     unreachable = 0
-    for host, sent, ended, kind in failures:
-        if any(h == host and sent <= to and ended >= at for h, at, to in reasons):
+    for host, begun, ended, kind in failures:
+        if any(h == host and begun <= to and ended >= at for h, at, to in reasons):
             unreachable += 1
         else:
             found.append(Violation("I1", host, f"a request failed: {kind}"))

@@ -136,6 +136,8 @@ def test_a_kept_connection_that_is_closed_under_a_request_is_reuse(serve):
     )
     assert result.failures == {"reuse": 1}
     assert server.connections == 1
+    (failed,) = (answer for answer in result.answers if answer.failure)
+    assert 0 < failed.well < failed.sent
 
 
 def test_a_server_that_says_close_is_not_a_failure(serve):

@@ -228,6 +228,20 @@ def test_a_failed_request_needs_an_outage_at_that_time_on_that_host() -> None:
     assert unreachable == 1
 
 
+def test_a_kept_connection_that_an_outage_ended_is_excused_when_it_is_found() -> None:
+    failures = [("one", 8.0, 30.1, "reuse"), ("one", 29.0, 30.1, "reuse")]
+    found, unreachable = observer.excused(failures, [("one", 9.0, 12.0)])
+    assert (len(found), unreachable) == (1, 1)
+
+
+def test_a_host_that_was_out_of_reach_may_differ_where_the_command_says_so() -> None:
+    was, now = {"one": 2, "two": 2}, {"one": 1, "two": 2}
+    said = Ended(0, "  two is left out (no connection: it took too long)")
+    assert observer.honest(said, was, now, outage=True) == []
+    assert observer.honest(said, was, now) != []
+    assert observer.honest(Ended(0, ""), was, now, outage=True) != []
+
+
 def test_a_lock_that_somebody_holds_is_seen(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     assert not observer.locked(lock)

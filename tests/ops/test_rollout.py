@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from ops import delivery, promotion
 from ops.command import Answer, Request
 from ops.errors import GateFailed, Locked, StepFailed
 from ops.plan import Plan, Step
@@ -120,3 +122,44 @@ def test_a_new_release_that_cant_be_ended_is_no_failed_revert() -> None:
     assert "v1 serves, but v2 may still run on two: stop could" in failed.value.what
     assert failed.value.code == 1
     assert target.ended[0]["outcome"] == "aborted"
+
+
+class Done:
+    """A host on which all is as asked; whoever asks again is interrupted meanwhile."""
+
+    def __init__(self) -> None:
+        self.looked = 0
+
+    def reach(self) -> None:
+        """It is here."""
+
+    def take(self, *_: Any, **__: Any) -> None:
+        """Nobody else is at it."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def url(self) -> str:
+        return "http://127.0.0.1:8050/"
+
+    def observe(self) -> World:
+        self.looked += 1
+        if self.looked == 3:
+            signal.raise_signal(signal.SIGINT)
+        said = {"slots": {"1": "alive a"}, "traffic": [1], "standing": {"1": "good"}}
+        return worlds.world({"current": 1, "front": 8050, **said})
+
+
+def test_who_interrupts_what_is_done_is_told_that_it_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The campaign found it: exit code 130 of a rollback that had moved traffic."""
+    monkeypatch.setattr(delivery, "open_target", lambda _: Done())
+    monkeypatch.setattr(delivery, "recover", lambda target, *_: target.observe())
+    monkeypatch.setattr(delivery, "settle", lambda target, _: target.observe())
+    monkeypatch.setattr(promotion, "note", lambda *_: None)
+    delivery.rollback("local", to="v1")
+    assert "v1 serves http://127.0.0.1:8050/" in capsys.readouterr().err
