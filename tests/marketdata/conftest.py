@@ -13,24 +13,80 @@ import pytest
 from mltrading_marketdata import Store, open_store
 from mltrading_marketdata.migration import migrate
 from mltrading_marketdata.url import parse
-from tests.postgres import binaries, postgres
+from tests.postgres import Server, binaries, running
 
 ENGINES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with postgres() as url, pytest.MonkeyPatch.context() as patch:
+def cluster() -> Iterator[Server]:
+    """A real server; who stops or freezes it leaves it running."""
+    with running() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{binaries()}{os.pathsep}{os.environ['PATH']}")
-        yield url
+        yield server
 
 
 @pytest.fixture(scope="session")
-def postgres_template(server: str) -> str:
-    _create(server, "template_marketdata", "template0")
-    migrate(parse(server.replace("/postgres?", "/template_marketdata?")))
-    return "template_marketdata"
+def server(cluster: Server) -> str:
+    return cluster.url
+
+
+class Clones:
+    """Databases made from one template, each while the test before it runs.
+
+    A copy takes a tenth of a second or more, most of it the server's waiting for files.
+    """
+
+    def __init__(self, server: Server, template: str) -> None:
+        self._server, self._template = server, template
+        self._numbers = itertools.count()
+        self._coming = ""
+        self._connection: psycopg.Connection | None = None
+
+    def take(self) -> str:
+        """Return the name of a fresh copy, and have the next one begun."""
+        if not self._arrived():
+            self._begin()
+            assert self._arrived(), "the template could not be copied"
+        name = self._coming
+        self._begin()
+        return name
+
+    def drop(self, name: str) -> None:
+        with psycopg.connect(self._server.url, autocommit=True) as c:
+            c.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._arrived()
+            self._connection.close()
+
+    def _begin(self) -> None:
+        if self._connection is None or self._connection.broken:
+            self._connection = psycopg.connect(self._server.url, autocommit=True)
+        self._coming = f"test_{next(self._numbers)}"
+        order = f"CREATE DATABASE {self._coming} TEMPLATE {self._template}"
+        self._connection.pgconn.send_query(order.encode())
+
+    def _arrived(self) -> bool:
+        """Wait for the copy that was begun; False where a test stopped the server."""
+        if self._connection is None:
+            return False
+        status = None
+        while result := self._connection.pgconn.get_result():
+            status = result.status
+        return status == psycopg.pq.ExecStatus.COMMAND_OK
+
+
+@pytest.fixture(scope="session")
+def clones(cluster: Server) -> Iterator[Clones]:
+    template = "template_marketdata"
+    _create(cluster.url, template, "template0")
+    migrate(parse(cluster.database(template)))
+    clones = Clones(cluster, template)
+    yield clones
+    clones.close()
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +103,10 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(server: str, postgres_template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    _create(server, name, postgres_template)
-    yield server.replace("/postgres?", f"/{name}?")
-    with psycopg.connect(server, autocommit=True) as c:
-        c.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def postgres_url(cluster: Server, clones: Clones) -> Iterator[str]:
+    name = clones.take()
+    yield cluster.database(name)
+    clones.drop(name)
 
 
 @pytest.fixture(params=ENGINES)
@@ -66,10 +120,14 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database without any table; for SQLite not even a file or its folder."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'new' / 'market.db'}"
-    server = request.getfixturevalue("server")
+    return request.getfixturevalue("postgres_empty_url")
+
+
+@pytest.fixture
+def postgres_empty_url(cluster: Server) -> str:
     name = f"empty_{next(_numbers)}"
-    _create(server, name, "template0")
-    return server.replace("/postgres?", f"/{name}?")
+    _create(cluster.url, name, "template0")
+    return cluster.database(name)
 
 
 @pytest.fixture
