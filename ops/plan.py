@@ -62,7 +62,7 @@ def plan_deploy(
     keep: set[int | None] = {number, previous}
     stages = [
         [_prepare(host, release, environment) for host in hosts],
-        [[_migrate(hosts[0], number, environment, within)]],
+        [[_migrate(hosts[0], number, environment, len(world.hosts), within)]],
         [_try(host, number, environment, boot=True) for host in hosts],
         *_moves(
             hosts,
@@ -163,7 +163,8 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
         stops = [[_stop(host, left.release, environment)] for host in world.reached]
         stages = [settle, stops]
     elif left.op == "db-reset" and world.current is not None:
-        stages = [settle, [[_migrate(world.serving[0], world.current, environment)]]]
+        first, hosts = world.serving[0], len(world.hosts)
+        stages = [settle, [[_migrate(first, world.current, environment, hosts)]]]
     release = left.release if moved else None
     return Plan(
         f"recover {left.op}",
@@ -372,11 +373,11 @@ def _prepare(host: Host, release: Release, environment: Environment) -> list[Ste
 
 
 def _migrate(
-    host: Host, number: int, environment: Environment, within: str = ""
+    host: Host, number: int, environment: Environment, hosts: int, within: str = ""
 ) -> Step:
     text = "bring the database to the release's schema, after a backup if it changes"
     budget = environment.budget.migrate
-    return Step("migrate", host.name, text, number, budget, within=within)
+    return Step("migrate", host.name, text, number, budget, within=within, hosts=hosts)
 
 
 def _within(world: World, hosts: Sequence[Host], release: Release) -> str:

@@ -211,6 +211,7 @@ class Rollout:
                     seed=self.environment.seed,
                     timeout=budget,
                     within=step.within,
+                    hosts=step.hosts,
                 )
             case "boot":
                 self.booted = True

@@ -15,7 +15,8 @@ class Step:
     Steps of one `stage` may go on side by side on different hosts, in order on each.
     `against` is the release to compare with, on the hosts that still serve it
     (`peers`) or by the record of the one that stands by; `within` the revisions that a
-    migration may bring the database to, such as 0001-0099. `share`: percent of the
+    migration may bring the database to, such as 0001-0099, and `hosts` how many hosts
+    will ask that database for connections. `share`: percent of the
     traffic that the host gets, None for its usual part. `strict`: too little traffic
     to judge by is a no. An `optional` step may fail without making the deploy fail:
     traffic is safe.
@@ -30,6 +31,7 @@ class Step:
     stage: int = 0
     against: int | None = None
     within: str = ""
+    hosts: int = 1
     peers: tuple[str, ...] = ()
     share: int | None = None
     strict: bool = False

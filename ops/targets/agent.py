@@ -369,15 +369,20 @@ class Agent:
         return {"files": len(staged)}
 
     def data(
-        self, number: int, arguments: Sequence[str], timeout: float
+        self, number: int, arguments: Sequence[str], timeout: float, hosts: int = 0
     ) -> dict[str, Any]:
-        """Run the data layer of a release: migrate, seed, back up, ingest, reset."""
+        """Run the data layer of a release: migrate, seed, back up, ingest, reset.
+
+        It hears of the `hosts` of the environment where they matter.
+        """
+        # In the environment: a release that does not know of it passes it over.
+        known = {"MLTRADING_HOSTS": str(hosts)} if hosts else {}
         command = ("-m", "mltrading_marketdata", *arguments, "--json")
         result = run(
             Command(
                 (str(self._python(number)), *command),
                 cwd=self._folder(number),
-                env=self._environ(number),
+                env=self._environ(number) | known,
                 timeout=timeout,
             ),
             keep_open=self._held(),
@@ -396,19 +401,26 @@ class Agent:
         return said
 
     def migrate(
-        self, number: int, seed: str, timeout: float, within: str = ""
+        self,
+        number: int,
+        seed: str,
+        timeout: float,
+        within: str = "",
+        hosts: int = 1,
     ) -> dict[str, Any]:
         """Bring the database to a release's schema; back it up first if it changes.
 
         `within`: the revisions, such as 0001-0099, that other releases work on; the
-        data layer looks at the database itself and refuses to leave them.
+        data layer looks at the database itself and refuses to leave them. It refuses,
+        too, where the connections of two releases on all `hosts` are more than the
+        server has left.
         """
         arguments = ["prepare", "--backup-dir", str(self.root / "backups")]
         if seed:
             arguments += ["--seed", seed]
         if within:
             arguments += ["--within", within]
-        return self.data(number, arguments, timeout)
+        return self.data(number, arguments, timeout, hosts)
 
     def boot(self, number: int, timeout: float) -> dict[str, Any]:
         """Start a release on its own socket, beside whatever has traffic.

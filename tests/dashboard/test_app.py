@@ -1,13 +1,17 @@
 import json
+import logging
 import re
+from contextlib import ExitStack
 
 import pytest
+from prometheus_client import CollectorRegistry
 from werkzeug.test import Client
 
-from mltrading_dashboard import assets, security
-from mltrading_dashboard.app import create_app, create_server
+from mltrading_dashboard import assets, security, telemetry
+from mltrading_dashboard.app import create_app, create_server, tell_connections
 from mltrading_dashboard.data import Data
 from mltrading_dashboard.settings import Settings
+from mltrading_marketdata import open_store
 
 PAGE = "..app.children...title.data.."
 JSON = {"content-type": "application/json"}
@@ -282,6 +286,80 @@ def test_probes_answer_before_the_dashboard(store):
     assert client.get("/health").json["checks"]["database"] is True
     assert client.get("/", buffered=True).headers["X-Release"] == "r7"
     assert 'route="page overview"' in client.get("/metrics").text
+
+
+@pytest.fixture
+def closed_later(monkeypatch):
+    """Close the stores that the application opens for itself."""
+    with ExitStack() as stack:
+
+        def opened(*args, **kwargs):
+            return stack.enter_context(open_store(*args, **kwargs))
+
+        monkeypatch.setattr("mltrading_dashboard.app.open_store", opened)
+        yield
+
+
+@pytest.mark.usefixtures("closed_later")
+def test_questions_to_the_database_are_measured(database_url):
+    client = Client(create_server(Settings("test", database_url)))
+    client.get("/", buffered=True)
+    text = client.get("/metrics").text
+    assert 'database_query_duration_seconds_count{name="Store.symbols"} 1.0' in text
+    assert "database_connections_in_use 0.0" in text
+    assert "database_connections_limit 4.0" in text
+
+
+def test_a_slow_question_is_logged_by_its_name_only(caplog):
+    hooks = telemetry.hooks(CollectorRegistry())
+    hooks.asked("Store.bars", 0.4, "ok")
+    hooks.asked("Store.symbols", 0.7, "Unavailable")
+    assert [record.getMessage() for record in caplog.records] == [
+        "slow query: Store.symbols took 0.700 s (Unavailable)"
+    ]
+
+
+def test_everything_the_store_tells_is_counted():
+    registry = CollectorRegistry()
+    hooks = telemetry.hooks(registry)
+    hooks.asked("Store.bars", 0.1, "PoolExhausted")
+    hooks.retried("Store.bars", "cut")
+    hooks.connected(0.2)
+    hooks.pool(3, 4)
+    hooks.locked(0.3)
+    hooks.cached(True)
+    labels = {"name": "Store.bars", "error": "PoolExhausted"}
+    assert registry.get_sample_value("database_query_failures_total", labels) == 1
+    for name, labels, value in (
+        ("database_query_retries_total", {"reason": "cut"}, 1),
+        ("database_connection_wait_seconds_sum", {}, 0.2),
+        ("database_connections_in_use", {}, 3),
+        ("database_connections_limit", {}, 4),
+        ("database_lock_wait_seconds_sum", {}, 0.3),
+        ("database_cache_requests_total", {"result": "hit"}, 1),
+        ("database_cache_requests_total", {"result": "miss"}, 0),
+    ):
+        assert registry.get_sample_value(name, labels) == value, name
+
+
+@pytest.mark.usefixtures("closed_later")
+@pytest.mark.parametrize(("pool", "threads"), [(20, 4), (3, 8)])
+def test_the_pool_is_never_larger_than_the_threads(database_url, pool, threads):
+    settings = Settings("test", database_url, database_pool_size=pool, threads=threads)
+    server = create_server(settings)
+    client = Client(server)
+    client.get("/", buffered=True)
+    limit = f"database_connections_limit {min(pool, threads)}.0"
+    assert limit in client.get("/metrics").text
+
+
+def test_a_database_that_is_gone_is_a_warning_at_the_start(caplog):
+    gone = Settings("test", "postgresql://u:hush@127.0.0.1:1/market")
+    tell_connections(gone, logging.getLogger())
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert "127.0.0.1:1/market does not answer" in said and "hush" not in said
+    assert record.levelname == "WARNING"
 
 
 def test_importing_the_application_touches_nothing(monkeypatch):

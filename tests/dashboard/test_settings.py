@@ -22,6 +22,8 @@ def test_defaults_are_for_this_machine():
         ("DATABASE_URL", "mysql://user:hush@host/db"),
         ("DATABASE_POOL_SIZE", "0"),
         ("DATABASE_POOL_SIZE", "many"),
+        ("DATABASE_SSL_REQUIRE", "maybe"),
+        ("DATABASE_STATEMENT_TIMEOUT_MS", "0"),
         ("CACHE_TTL_SECONDS", "-1"),
         ("LOG_LEVEL", "loud"),
         ("MLTRADING_RELEASE", "a b"),

@@ -11,6 +11,7 @@ import pytest
 
 from mltrading_marketdata import (
     BadData,
+    Limits,
     PoolExhausted,
     StoreError,
     Unavailable,
@@ -220,7 +221,7 @@ def _fork(work) -> int:
 
 
 def test_a_full_pool_says_so_in_time(url):
-    with open_store(url, pool_size=1, pool_timeout_s=0.05) as store:
+    with open_store(url, Limits(pool_size=1, pool_timeout_s=0.05)) as store:
         with (
             store._access._engine.connect(),
             pytest.raises(PoolExhausted, match="busy"),

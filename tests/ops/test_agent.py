@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ops.command import Command
 from ops.errors import Refused, StepFailed
+from ops.shell import Result
 from ops.targets.agent import Agent
 from tests.ops import worlds
 
@@ -182,3 +184,19 @@ def test_a_release_with_a_listener_is_alive(agent: Agent) -> None:
         listener.listen()
         assert _listens(path)
     assert not _listens(path)
+
+
+def test_the_data_layer_hears_how_many_hosts_share_its_database(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged(agent, 1)
+    heard = []
+
+    def run(command: Command, **_: object) -> Result:
+        heard.append((command.argv[3], command.env.get("MLTRADING_HOSTS")))
+        return Result(0, "{}", "", 0.1)
+
+    monkeypatch.setattr("ops.targets.agent.run", run)
+    agent.migrate(1, "", 9.0, hosts=3)
+    agent.data(1, ["backup", "x"], 9.0)
+    assert heard == [("prepare", "3"), ("backup", None)]

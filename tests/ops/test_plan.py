@@ -115,6 +115,13 @@ def test_a_migration_may_go_as_far_as_every_kept_release_can_follow() -> None:
     assert step.within == case["expect"]["within"]
 
 
+def test_a_migration_hears_of_every_host_also_of_those_out_of_reach() -> None:
+    (case,) = [case for case in CASES if "database_hosts" in case["expect"]]
+    plan = decide(case)
+    (step,) = [step for step in plan.steps if step.verb == "migrate"]
+    assert step.hosts == case["expect"]["database_hosts"]
+
+
 def test_nothing_left_open_needs_no_plan() -> None:
     (case,) = [case for case in CASES if "nothing" in case["expect"]]
     assert decide(case) is None

@@ -8,10 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .access import Limits
     from .changes import Changed
     from .errors import (
         BadData,
         OutOfRange,
+        OverBudget,
         PoolExhausted,
         SchemaBehind,
         SourceError,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownSymbol,
     )
+    from .hooks import Hooks
     from .ingestion import IngestReport, ingest
     from .sources import CsvSource, RawBars, SampleSource, Source
     from .store import Store, open_store
@@ -28,8 +31,11 @@ __all__ = [
     "BadData",
     "Changed",
     "CsvSource",
+    "Hooks",
     "IngestReport",
+    "Limits",
     "OutOfRange",
+    "OverBudget",
     "PoolExhausted",
     "RawBars",
     "SampleSource",
@@ -46,10 +52,12 @@ __all__ = [
 ]
 
 _HOME = {
+    "access": ["Limits"],
     "changes": ["Changed"],
     "errors": [
         "BadData",
         "OutOfRange",
+        "OverBudget",
         "PoolExhausted",
         "SchemaBehind",
         "SourceError",
@@ -57,6 +65,7 @@ _HOME = {
         "Unavailable",
         "UnknownSymbol",
     ],
+    "hooks": ["Hooks"],
     "ingestion": ["IngestReport", "ingest"],
     "sources": ["CsvSource", "RawBars", "SampleSource", "Source"],
     "store": ["Store", "open_store"],

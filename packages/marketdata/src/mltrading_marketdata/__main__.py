@@ -21,11 +21,17 @@ Verb = Callable[["Call"], dict[str, Any]]
 
 
 class Call:
-    """What a verb gets: the options, the database, and a way to talk."""
+    """What a verb gets: options, database, variables, and a way to talk."""
 
-    def __init__(self, options: argparse.Namespace, address: Address) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        address: Address,
+        environ: Mapping[str, str],
+    ) -> None:
         self.options = options
         self.address = address
+        self.environ = environ
 
     def say(self, text: str) -> None:
         """Write a line for a person."""
@@ -85,9 +91,16 @@ def restore(call: Call) -> dict[str, Any]:
 
 
 def prepare(call: Call) -> dict[str, Any]:
-    """Back up, migrate and seed, as far as the database needs it."""
+    """Back up, migrate and seed, as far as the database needs it.
+
+    Refused first where the release could need more connections than are left.
+    """
+    from .budget import check, demand
     from .preparation import prepare as make_ready
 
+    needed = demand(call.environ)
+    if needed is not None and (fits := check(call.address, needed)):
+        call.say(fits)
     done = make_ready(
         call.address,
         backup_dir=call.options.backup_dir,
@@ -207,7 +220,7 @@ def main(argv: list[str], environ: Mapping[str, str]) -> int:
     tls = environ.get("DATABASE_SSL_REQUIRE", "").lower() in ("1", "true", "yes")
     try:
         address = parse(url, require_tls=tls)
-        result = options.run(Call(options, address))
+        result = options.run(Call(options, address, environ))
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:

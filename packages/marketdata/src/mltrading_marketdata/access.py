@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -13,15 +16,35 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from .engine import WRITES, make_engine
+from . import deadline
+from .engine import APPLICATION, WRITES, make_engine
 from .errors import PoolExhausted, explain
+from .hooks import SILENT, Hooks
 from .url import Address
 
 T = TypeVar("T")
 
-RETRY_S = 3.0
 WRITE_TIMEOUT_S = 60
+# What the way there and back may take beside the statement: the server ends a slow
+# statement itself, and a server that has not said so by then says nothing any more.
+GRACE_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _LOCK_SPACE = 0x4D4C  # "ML": our corner of PostgreSQL's advisory locks
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections a process has, and how long its threads wait; seconds.
+
+    pool_size: connections, as many as threads that ask at once. pool_timeout_s: for a
+    free one of them. statement_timeout_s: for one statement of a read, 0 is no limit;
+    SQLite keeps none. deadline_s: for a read in all, with the tries after a cut.
+    """
+
+    pool_size: int = 5
+    pool_timeout_s: float = 1.8
+    statement_timeout_s: float = 30.0
+    deadline_s: float = 10.0
 
 
 class Access:
@@ -34,60 +57,93 @@ class Access:
     def __init__(
         self,
         address: Address,
+        limits: Limits | None = None,
         *,
-        pool_size: int,
-        pool_timeout_s: float,
-        statement_timeout_s: float,
+        hooks: Hooks = SILENT,
+        application: str = APPLICATION,
     ) -> None:
         self.address = address
-        self._pool_timeout_s = pool_timeout_s
-        self._pool_size = pool_size
+        self.hooks = hooks
+        self._limits = limits or Limits()
         self._engine = make_engine(
             address,
-            pool_size=pool_size,
-            pool_timeout_s=pool_timeout_s,
-            statement_timeout_s=statement_timeout_s,
+            pool_size=self._limits.pool_size,
+            pool_timeout_s=self._limits.pool_timeout_s,
+            statement_timeout_s=self._limits.statement_timeout_s,
+            application=application,
             binary=True,
         )
         self._reader = self._engine
         if address.dialect == "postgresql":
             self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = self._engine.execution_options(**{WRITES: True})
+        # Could it be reached since it was given up? A database that was never reached,
+        # or is gone for long, is not waited for by everybody who comes.
+        self._answers = False
 
     def close(self) -> None:
         """Close the idle connections; a later question opens new ones."""
         self._engine.dispose()
 
-    def read(self, work: Callable[[sa.Connection], T], retry_s: float = RETRY_S) -> T:
-        """Return what `work` reads; it is called again when a connection was cut."""
-        deadline = time.monotonic() + retry_s
-        pause = 0.05
-        while True:
-            try:
-                with self._reader.connect() as connection:
-                    return work(connection)
-            except PoolTimeout:
-                raise self._exhausted() from None
-            except DBAPIError as error:
-                if not _cut_off(error) or time.monotonic() + pause > deadline:
-                    raise explain(error.orig or error, self.address.where) from error
-            time.sleep(pause)
-            pause = min(pause * 2, 0.5)
+    def read(
+        self,
+        work: Callable[[sa.Connection], T],
+        retry_s: float | None = None,
+        *,
+        name: str = "",
+    ) -> T:
+        """Return what `work` reads; it is called again when a connection was cut.
+
+        The caller is free again after `retry_s` seconds (default: the deadline of the
+        limits) with an answer or an error. It is asked once only when `retry_s` is 0,
+        or when the database could not be reached since it was given up. `name` is what
+        the hooks hear, by default the function that `work` was written in.
+        """
+        began = time.monotonic()
+        patience = self._limits.deadline_s if retry_s is None else retry_s
+        end, pause = began + patience, _FIRST_PAUSE_S
+        name = name or work.__qualname__.partition(".<locals>")[0]
+        with self._told(name, began):
+            while True:
+                try:
+                    with deadline.waiting(end if patience else math.inf, self._each):
+                        return self._ask(work)
+                except DBAPIError as error:
+                    reason = _worth_asking_again(error)
+                    now = time.monotonic()
+                    if not reason or not self._answers or now + pause > end:
+                        if reason and patience:
+                            self._answers = False
+                        raise explain(error.orig or error, self.address.where) from (
+                            error
+                        )
+                    self.hooks.retried(name, reason)
+                # Not all at once: who was cut off together would come back together.
+                time.sleep(pause * random.uniform(0.5, 1.0))  # nosec B311
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """Give a connection in a transaction that is committed when the block ends."""
-        try:
-            with self._writer.begin() as connection:
-                if self.address.dialect == "postgresql":
-                    connection.exec_driver_sql(
-                        f"SET LOCAL statement_timeout = '{WRITE_TIMEOUT_S}s'"
-                    )
-                yield connection
-        except PoolTimeout:
-            raise self._exhausted() from None
-        except DBAPIError as error:
-            raise explain(error.orig or error, self.address.where) from error
+    def writing(self, name: str = "write") -> Iterator[sa.Connection]:
+        """Give a connection in a transaction that is committed when the block ends.
+
+        `name` is what the hooks hear.
+        """
+        limit = f"SET LOCAL statement_timeout = '{WRITE_TIMEOUT_S}s'"
+        with (
+            self._told(name, time.monotonic()),
+            deadline.waiting(math.inf, WRITE_TIMEOUT_S + GRACE_S),
+        ):
+            try:
+                with self._connected(self._writer) as connection:
+                    began = time.monotonic()
+                    with connection.begin():
+                        if self.address.dialect == "postgresql":
+                            connection.exec_driver_sql(limit)
+                        else:
+                            self.hooks.locked(time.monotonic() - began)
+                        yield connection
+            except DBAPIError as error:
+                raise explain(error.orig or error, self.address.where) from error
 
     def one_of(
         self, column: sa.ColumnElement[Any], values: Collection[Any]
@@ -101,7 +157,9 @@ class Access:
     def lock(self, c: sa.Connection, key: int) -> None:
         """Wait for other writers of the same key; SQLite has one writer anyway."""
         if self.address.dialect == "postgresql":
+            began = time.monotonic()
             c.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_SPACE, key)))
+            self.hooks.locked(time.monotonic() - began)
 
     def insert(self, table: sa.Table) -> Any:
         """Return the engine's own INSERT, which knows ON CONFLICT."""
@@ -109,20 +167,71 @@ class Access:
         own = import_module(f"sqlalchemy.dialects.{self.address.dialect}")
         return own.insert(table)
 
-    def _exhausted(self) -> PoolExhausted:
-        return PoolExhausted(
-            f"all {self._pool_size} connections to {self.address.where} were busy "
-            f"for {self._pool_timeout_s} s",
-            "set pool_size to the number of threads of a worker",
-        )
+    @property
+    def _each(self) -> float:
+        """Return how long one answer of a read is awaited, in seconds."""
+        limit = self._limits.statement_timeout_s
+        return limit + GRACE_S if limit else math.inf
+
+    def _ask(self, work: Callable[[sa.Connection], T]) -> T:
+        with self._connected(self._reader) as connection:
+            try:
+                return work(connection)
+            except DBAPIError as error:
+                if _worth_asking_again(error) == "plan":
+                    # The plan stays as long as the connection does.
+                    connection.invalidate()
+                raise
+
+    @contextmanager
+    def _connected(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        began = time.monotonic()
+        try:
+            connection = engine.connect()
+        except PoolTimeout:
+            raise PoolExhausted(
+                f"all {self._limits.pool_size} connections to {self.address.where} "
+                f"were busy for {self._limits.pool_timeout_s} s",
+                "set DATABASE_POOL_SIZE to the number of threads of a worker",
+            ) from None
+        self._answers = True
+        self.hooks.connected(time.monotonic() - began)
+        self._count()
+        try:
+            with connection:
+                yield connection
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        in_use = self._engine.pool.checkedout()  # type: ignore[attr-defined]
+        self.hooks.pool(in_use, self._limits.pool_size)
+
+    @contextmanager
+    def _told(self, name: str, began: float) -> Iterator[None]:
+        """Tell the hooks how what happens inside has ended."""
+        outcome = "ok"
+        try:
+            yield
+        except BaseException as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            self.hooks.asked(name, time.monotonic() - began, outcome)
 
 
-def _cut_off(error: DBAPIError) -> bool:
-    """Say whether asking again on a new connection can help."""
+def _worth_asking_again(error: DBAPIError) -> str:
+    """Return why asking again on a new connection can help, "" where it can't."""
     state = getattr(error.orig, "sqlstate", None)
-    if error.connection_invalidated or state in ("57P01", "57P02", "57P03"):
-        return True
-    refused = "authentication failed" in str(error.orig), "exist" in str(error.orig)
+    text = str(error.orig)
+    if type(error.orig).__name__ == "Silent":
+        return "silent"
+    if error.connection_invalidated or state in ("57P01", "57P02", "57P03", "57P05"):
+        return "cut"
+    if state == "0A000" and "cached plan" in text:
+        return "plan"
+    refused = "authentication failed" in text, "exist" in text
     is_server = type(error.orig).__module__.startswith("psycopg")
     operational = isinstance(error, sa.exc.OperationalError)
-    return is_server and operational and state is None and not any(refused)
+    cut = is_server and operational and state is None and not any(refused)
+    return "cut" if cut else ""

@@ -23,6 +23,10 @@ class Unavailable(StoreError):
     """The database cannot answer now: gone, locked, full, read-only or damaged."""
 
 
+class OverBudget(StoreError):
+    """A release could need more connections than the server has left."""
+
+
 class BadData(StoreError):
     """A whole frame was refused; refused single rows are counted, not raised."""
 
@@ -83,6 +87,42 @@ _SQLITE = (
 )
 
 
+_MISSING = {"42P01", "42703"}
+_TLS = "switch TLS on at the server, or set DATABASE_SSL_REQUIRE=false"
+
+# (SQLSTATE, words where there is none: a refused login carries no SQLSTATE, what it
+# means, what to do next)
+_POSTGRES = (
+    (
+        "57014",
+        (),
+        "did not finish a statement in time",
+        "ask for a shorter range, or look at the load of the server",
+    ),
+    ("53100", (), "cannot grow: its disk is full", "free space on the server"),
+    ("25006", (), "is read-only", "point DATABASE_URL at the primary"),
+    (
+        "53300",
+        ("too many clients", "connection slots", "too many connections"),
+        "has no connection left",
+        "lower DATABASE_POOL_SIZE or WEB_WORKERS, or raise the server's limit",
+    ),
+    (
+        "28",
+        ("authentication failed", "no pg_hba.conf entry"),
+        "refused the login",
+        "check user and password in DATABASE_URL, and the server's pg_hba.conf",
+    ),
+    ("", ("server does not support SSL",), "has no TLS, which is required", _TLS),
+    (
+        "",
+        ("certificate verify failed", "does not match host name"),
+        "showed a certificate that is not trusted",
+        "check sslmode and sslrootcert in DATABASE_URL",
+    ),
+)
+
+
 def explain(error: BaseException, where: str) -> StoreError:
     """Turn a driver's error into one of ours.
 
@@ -92,7 +132,7 @@ def explain(error: BaseException, where: str) -> StoreError:
     if isinstance(error, StoreError):
         return error
     text = _first_line(error)
-    state = getattr(error, "sqlstate", None)
+    state = getattr(error, "sqlstate", None) or ""
     if "no such table" in text or "no such column" in text or state in _MISSING:
         return SchemaBehind(f"the schema in {where} is too old: {text}", PREPARE)
     if isinstance(error, OSError):
@@ -101,33 +141,16 @@ def explain(error: BaseException, where: str) -> StoreError:
     for words, meaning, hint in _SQLITE:
         if words in text:
             return Unavailable(f"{where} {meaning}", hint)
-    if state == "57014":
-        return Unavailable(
-            f"{where} did not finish a statement in time",
-            "ask for a shorter range, or look at the load of the server",
-        )
-    if state == "53100":
-        return Unavailable(f"the disk of {where} is full", "free space on the server")
-    if state == "25006":
-        return Unavailable(f"{where} is read-only", "point DATABASE_URL at the primary")
-    if state == "53300":
-        return Unavailable(
-            f"{where} has no connection left",
-            "lower pool_size x workers below the server's max_connections",
-        )
-    if state and state.startswith("28"):
-        return Unavailable(
-            f"{where} refused the login", "check user and password in DATABASE_URL"
-        )
+    whole = str(error)
+    for known, said, meaning, hint in _POSTGRES:
+        if known and state.startswith(known) or any(word in whole for word in said):
+            return Unavailable(f"{where} {meaning}", hint)
     if state == "3D000" or "does not exist" in text and "database" in text:
         return Unavailable(f"no such database: {where}", "create it, or fix the name")
     return Unavailable(
         f"{where} does not answer: {text}",
         "check that the server runs and that DATABASE_URL is right",
     )
-
-
-_MISSING = {"42P01", "42703"}
 
 
 def _first_line(error: BaseException) -> str:

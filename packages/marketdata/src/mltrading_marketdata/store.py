@@ -15,12 +15,14 @@ import sqlalchemy as sa
 from . import adjustment, bucketing, chunks
 from . import interval as intervals
 from . import quality
-from .access import Access
+from .access import Access, Limits
 from .adjustment import Action, Adjust
 from .cache import Cache, Held
 from .changes import Changed
 from .codec import COLUMNS, Columns, gathered
+from .engine import APPLICATION
 from .errors import BadData, StoreError, UnknownSymbol
+from .hooks import SILENT, Hooks
 from .interval import Interval
 from .rollups import TIERS, coarsest
 from .tables import (
@@ -32,7 +34,7 @@ from .tables import (
     series,
 )
 from .tables import symbol as symbol_table
-from .url import Address, parse
+from .url import parse
 
 When = str | date | datetime | pd.Timestamp | None
 
@@ -75,49 +77,33 @@ class Job:
 
 def open_store(
     url: str,
+    limits: Limits | None = None,
     *,
-    pool_size: int = 5,
-    pool_timeout_s: float = 2.0,
-    statement_timeout_s: float = 5.0,
     require_tls: bool = False,
+    hooks: Hooks = SILENT,
+    application: str = APPLICATION,
 ) -> Store:
     """Return a Store; no connection is opened before the first question.
 
-    `url` is sqlite:///path or postgresql:// (postgres:// too). `pool_size` is the
-    number of threads that may ask at once, per process. Raises StoreError for a URL
-    that cannot be read.
+    `url` is sqlite:///path or postgresql:// (postgres:// too). `hooks` are told what
+    happens; `application` is the name by which the server knows the connections.
+    Raises StoreError for a URL that cannot be read.
     """
-    return Store(
-        parse(url, require_tls=require_tls),
-        pool_size=pool_size,
-        pool_timeout_s=pool_timeout_s,
-        statement_timeout_s=statement_timeout_s,
-    )
+    address = parse(url, require_tls=require_tls)
+    return Store(Access(address, limits, hooks=hooks, application=application))
 
 
 class Store:
     """Bars, symbols and corporate actions in one database.
 
     Every method raises PoolExhausted, Unavailable or SchemaBehind when the database
-    cannot answer; reads are tried again for RETRY_S seconds first when a connection
-    was cut. Times in answers are UTC; prices are in the currency of the symbol.
-    Safe for threads and for fork.
+    cannot answer; reads are asked again first when a connection was cut. Times in
+    answers are UTC; prices are in the currency of the symbol. Safe for threads and for
+    fork.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        *,
-        pool_size: int,
-        pool_timeout_s: float,
-        statement_timeout_s: float,
-    ) -> None:
-        self._access = Access(
-            address,
-            pool_size=pool_size,
-            pool_timeout_s=pool_timeout_s,
-            statement_timeout_s=statement_timeout_s,
-        )
+    def __init__(self, access: Access) -> None:
+        self._access = access
         self._stamps: dict[tuple[str, str], _Stamp] = {}
         self._cache = Cache(CACHE_BYTES)
 
@@ -383,7 +369,7 @@ class Store:
         if len(set(names)) != len(names):
             raise BadData("a symbol appears twice")
         inserted = updated = 0
-        with self._access.writing() as c:
+        with self._access.writing("Store.upsert_symbols") as c:
             self._access.lock(c, 0)
             known = {row.ticker: row for row in c.execute(sa.select(symbol_table))}
             for name, given in zip(names, rows.to_dict("records"), strict=True):
@@ -415,7 +401,7 @@ class Store:
             raise BadData(f"{symbol}: an action's value must be positive and finite")
         inserted = updated = 0
         table = corporate_action
-        with self._access.writing() as c:
+        with self._access.writing("Store.upsert_actions") as c:
             symbol_id = self._lock_symbol(c, symbol)
             known = {
                 (one.ts, one.kind): one.value
@@ -459,7 +445,7 @@ class Store:
         for each other. Raises BadData for the whole frame, UnknownSymbol.
         """
         new, refused = quality.examine(frame, intervals.checked(interval))
-        with self._access.writing() as c:
+        with self._access.writing("Store.upsert_bars") as c:
             symbol_id = self._lock_symbol(c, symbol)
             own = (series.c.symbol_id == symbol_id) & (series.c.interval == interval)
             some = sa.select(
@@ -500,12 +486,12 @@ class Store:
 
     def record_job(self, job: Job) -> None:
         """Add one line to the ingestion ledger."""
-        with self._access.writing() as c:
+        with self._access.writing("Store.record_job") as c:
             c.execute(ingest_job.insert().values(**asdict(job)))
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a short text under a key; the same text again writes nothing."""
-        with self._access.writing() as c:
+        with self._access.writing("Store.set_meta") as c:
             insert = self._access.insert(meta).values(key=key, value=value)
             c.execute(
                 insert.on_conflict_do_update(
@@ -653,6 +639,7 @@ class Store:
                 held[name] = _NO_BARS
                 continue
             found = self._cache.get((stamp.series_id, tier, stamp.version))
+            self._access.hooks.cached(found is not None)
             if found is None:
                 missing[name] = stamp
             else:

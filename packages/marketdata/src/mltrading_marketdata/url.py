@@ -12,6 +12,7 @@ from .errors import StoreError
 
 Dialect = Literal["sqlite", "postgresql"]
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
+_WITH_TLS = ("require", "verify-ca", "verify-full")
 _HINT = "use sqlite:///path/file.db or postgresql://user:password@host:5432/name"
 
 
@@ -62,8 +63,9 @@ class Address:
 def parse(url: str, *, require_tls: bool = False) -> Address:
     """Read a database URL; `require_tls` adds sslmode=require unless one is given.
 
-    Raises StoreError for an unknown scheme, a missing path or an in-memory SQLite
-    (nothing could be migrated or backed up in one).
+    TLS is for TCP: libpq uses none on a Unix socket, whatever sslmode says. Raises
+    StoreError for an unknown scheme, a missing path or an in-memory SQLite (nothing
+    could be migrated or backed up in one), or an sslmode without the required TLS.
     """
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite":
@@ -88,7 +90,13 @@ def parse(url: str, *, require_tls: bool = False) -> Address:
             _HINT,
         ) from None
     query = dict(parse_qsl(parts.query))
-    if require_tls and "sslmode" not in query:
+    mode = query.get("sslmode", "")
+    if require_tls and mode and mode not in _WITH_TLS:
+        raise StoreError(
+            f"DATABASE_URL says sslmode={mode}, but DATABASE_SSL_REQUIRE asks for TLS",
+            f"leave sslmode out, or use one of: {', '.join(_WITH_TLS)}",
+        )
+    if require_tls and not mode:
         libpq = urlunsplit(
             parts._replace(query=urlencode(query | {"sslmode": "require"}))
         )

@@ -24,7 +24,8 @@ from mltrading_dashboard.data import Data
 from mltrading_dashboard.settings import Settings
 from mltrading_dashboard.state import THEMES, parse
 from mltrading_health import Health, disk_check, memory_check, wsgi
-from mltrading_marketdata import open_store
+from mltrading_marketdata import Hooks, Limits, StoreError, budget, open_store
+from mltrading_marketdata.url import parse as parse_url
 
 log = logging.getLogger(__name__)
 
@@ -138,10 +139,11 @@ def create_server(settings: Settings, store=None):
     # prometheus-client decides on import where it counts: not before it is needed.
     from mltrading_health import Metrics
 
-    store = store or _store(settings)
+    metrics = Metrics()
+    store = store or _store(settings, telemetry.hooks(metrics.registry))
     app = create_app(settings, store)
     health = create_health(settings, store)
-    return wsgi(app.server.wsgi_app, health, Metrics(), route=telemetry.route)
+    return wsgi(app.server.wsgi_app, health, metrics, route=telemetry.route)
 
 
 def create_health(settings: Settings, store) -> Health:
@@ -161,8 +163,41 @@ def create_health(settings: Settings, store) -> Health:
     return health
 
 
-def _store(settings: Settings):
-    return open_store(settings.database_url, pool_size=settings.database_pool_size)
+def tell_connections(settings: Settings, log) -> None:
+    """Write how the connections of this host fit into what the database has left.
+
+    Nothing is stopped for it: a deploy was refused before, and what is wrong now may
+    be right when somebody asks.
+    """
+    needed = budget.Demand(
+        settings.database_pool_size, settings.threads, settings.workers
+    )
+    try:
+        said = budget.check(_address(settings), needed)
+    except StoreError as error:
+        log.warning("database connections: %s (%s)", error, error.hint)
+    else:
+        if said:
+            log.info("database connections: %s", said)
+
+
+def _address(settings: Settings):
+    return parse_url(settings.database_url, require_tls=settings.database_ssl_require)
+
+
+def _store(settings: Settings, hooks: Hooks | None = None):
+    limits = Limits(
+        # A thread asks one question at a time: more would never be used.
+        pool_size=min(settings.database_pool_size, settings.threads),
+        statement_timeout_s=settings.database_statement_timeout_ms / 1000,
+    )
+    return open_store(
+        settings.database_url,
+        limits,
+        require_tls=settings.database_ssl_require,
+        hooks=hooks or Hooks(),
+        application=budget.WEB,
+    )
 
 
 def _frame():

@@ -35,4 +35,13 @@ def pre_fork(server, worker) -> None:
     gc.freeze()
 
 
+def when_ready(server) -> None:
+    """Say how the connections of this host fit into what the database has left."""
+    # After the settings: the application must not be imported before the metrics know
+    # where they count.
+    from mltrading_dashboard.app import tell_connections
+
+    tell_connections(settings, server.log)
+
+
 install(globals())

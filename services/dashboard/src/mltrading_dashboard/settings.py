@@ -34,6 +34,8 @@ class Settings:
     database_url: str = field(repr=False)
     debug: bool = False
     database_pool_size: int = 5
+    database_ssl_require: bool = False
+    database_statement_timeout_ms: int = 500
     cache_ttl_seconds: int = 300
     log_level: str = "info"
     release: str = "dev"
@@ -60,6 +62,10 @@ class Settings:
             database_url=read.database("DATABASE_URL"),
             debug=debug,
             database_pool_size=read.number("DATABASE_POOL_SIZE", 5, 1, 100),
+            database_ssl_require=read.flag("DATABASE_SSL_REQUIRE", False),
+            database_statement_timeout_ms=read.number(
+                "DATABASE_STATEMENT_TIMEOUT_MS", 500, 10, 60_000
+            ),
             cache_ttl_seconds=read.number("CACHE_TTL_SECONDS", 300, 0, 86_400),
             log_level=read.choice("LOG_LEVEL", "info", LOG_LEVELS),
             release=read.text("MLTRADING_RELEASE", "dev", r"[\w.:+-]{1,64}"),
