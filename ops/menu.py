@@ -116,16 +116,21 @@ def contract_usage_errors() -> None:
             raise Exit(code=2) from None
 
     Program.parse_tasks = parse_tasks
-    show = Program.list_tasks
+    show = Program.parse_cleanup
 
-    def list_tasks(self: Program) -> None:
+    def parse_cleanup(self: Program) -> None:
         try:
-            show(self)
+            try:
+                show(self)
+            finally:
+                # Else Python writes what is left at its end, where nobody catches.
+                sys.stdout.flush()
         except BrokenPipeError:
-            # `inv --list | head`: the reader has what it wanted.
+            # `inv --list | head`, `inv deploy --help | head`: it has what it wanted.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit from None
 
-    Program.list_tasks = list_tasks
+    Program.parse_cleanup = parse_cleanup
 
 
 def _suggestion(program: Program, error: ParseError) -> str:
