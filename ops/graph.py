@@ -12,20 +12,19 @@ from collections.abc import Callable, Iterable, Mapping
 
 # Where the modules of a checkout begin.
 _ROOT = re.compile(r"^(?:packages|services)/[^/]+/src/")
-_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+_WORDS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 # A module that imports by a name made at run time may import all of its package.
 ALL_BESIDE = ".*"
 
 
 def modules(paths: Iterable[str]) -> dict[str, str]:
     """Return dotted name to path of every module among the paths of a checkout."""
-    found = {}
-    for path in paths:
-        if not path.endswith(".py"):
-            continue
-        name = _ROOT.sub("", path).removesuffix(".py").removesuffix("/__init__")
-        found[name.replace("/", ".")] = path
-    return found
+    return {_dotted(path): path for path in paths if path.endswith(".py")}
+
+
+def _dotted(path: str) -> str:
+    name = _ROOT.sub("", path).removesuffix(".py").removesuffix("/__init__")
+    return name.replace("/", ".")
 
 
 def names(source: bytes) -> tuple[str, ...]:
@@ -49,7 +48,7 @@ def names(source: bytes) -> tuple[str, ...]:
             found.update(f"{base}{joint}{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             # Such as "mltrading_dashboard.wsgi:server" or a name to be replaced.
-            found.update(_DOTTED.findall(node.value) if len(node.value) < 200 else ())
+            found.update(_WORDS.findall(node.value) if len(node.value) < 200 else ())
         elif isinstance(node, ast.Call) and _imports_by_value(node):
             found.add(ALL_BESIDE)
     return tuple(sorted(found))
@@ -61,35 +60,35 @@ def _imports_by_value(call: ast.Call) -> bool:
     return name in ("import_module", "__import__") and by_value
 
 
-def closure(
-    starts: Iterable[str],
-    known: Mapping[str, str],
-    names_of: Callable[[str], Iterable[str]],
-) -> frozenset[str]:
-    """Return the paths that some paths depend on, themselves among them.
+def direct(path: str, known: Mapping[str, str], names: Iterable[str]) -> frozenset[str]:
+    """Return the paths that a module of ours names, and the packages around it.
 
-    `known` is dotted name to path, as `modules` returns it.
+    `known` is dotted name to path, as `modules` returns it; `names` what `names` said
+    of the module.
     """
-    dotted = {path: name for name, path in known.items()}
+    module = _dotted(path)
+    package = module if path.endswith("/__init__.py") else module.rpartition(".")[0]
+    found = {known[package]} if package in known else set()
+    for name in names:
+        if name == ALL_BESIDE:
+            folder = path.rpartition("/")[0] + "/"
+            found |= {other for other in known.values() if other.startswith(folder)}
+        else:
+            found.update(_paths(_absolute(name, package), known))
+    return frozenset(found)
+
+
+def closure(
+    starts: Iterable[str], direct_of: Callable[[str], Iterable[str]]
+) -> frozenset[str]:
+    """Return the paths that some paths depend on, themselves among them."""
     seen: set[str] = set()
     todo = list(starts)
     while todo:
         path = todo.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        module = dotted.get(path)
-        if module is None:
-            continue
-        package = module if path.endswith("/__init__.py") else module.rpartition(".")[0]
-        if package and package in known:
-            todo.append(known[package])
-        for name in names_of(path):
-            if name == ALL_BESIDE:
-                folder = path.rpartition("/")[0] + "/"
-                todo += [other for other in known.values() if other.startswith(folder)]
-            else:
-                todo += _paths(_absolute(name, package), known)
+        if path not in seen:
+            seen.add(path)
+            todo += direct_of(path)
     return frozenset(seen)
 
 

@@ -63,8 +63,9 @@ def keep_bytecode() -> None:
     """Keep byte-code where Python is told not to write it beside its sources.
 
     A command that compiles all that it imports takes twice as long. What is imported
-    from here on goes to our cache folder. Invoke is imported before tasks.py is read,
-    so its byte-code can only lie beside it, in the checkout's own environment.
+    from here on goes to our cache folder. Invoke, and what it needs, is imported before
+    tasks.py is read, so its byte-code can only lie beside it, in the checkout's own
+    environment.
     """
     if not sys.dont_write_bytecode or sys.pycache_prefix is not None:
         return
@@ -72,20 +73,25 @@ def keep_bytecode() -> None:
 
     sys.pycache_prefix = str(folders.bytecode())
     sys.dont_write_bytecode = False
-    invoke = os.path.dirname(sys.modules[Program.__module__].__file__ or "")
     environment = os.path.join(os.path.dirname(os.path.dirname(__file__)), ".venv", "")
-    known = os.path.isdir(os.path.join(invoke, "__pycache__"))
-    if invoke.startswith(environment) and not known:
-        _compile(invoke)
+    early = {
+        os.path.dirname(module.__file__)
+        for module in list(sys.modules.values())
+        if (getattr(module, "__file__", None) or "").startswith(environment)
+    }
+    for folder in early:
+        known = os.path.isdir(os.path.join(folder, "__pycache__"))
+        if not known and os.path.basename(folder) != "site-packages":
+            _compile(folder)
 
 
 def _compile(folder: str) -> None:
-    """Compile a package beside its sources, where that is possible."""
+    """Compile a folder of modules beside its sources, where that is possible."""
     import compileall
 
     prefix, sys.pycache_prefix = sys.pycache_prefix, None
     try:
-        compileall.compile_dir(folder, quiet=2)
+        compileall.compile_dir(folder, maxlevels=0, quiet=2)
     finally:
         sys.pycache_prefix = prefix
 

@@ -79,26 +79,33 @@ class Ground:
         return graph.modules(self.paths)
 
     @cached_property
-    def _names(self) -> dict[str, tuple[str, ...]]:
+    def _direct(self) -> dict[str, frozenset[str]]:
         return {}
 
-    def names_of(self, path: str) -> tuple[str, ...]:
-        """Return what a module names; read from the store where it was read before."""
-        if path not in self._names:
+    @cached_property
+    def _closures(self) -> dict[str, frozenset[str]]:
+        return {}
+
+    def direct(self, path: str) -> frozenset[str]:
+        """Return the modules that one names; read from the store where known there."""
+        if path not in self._direct:
             key = cache.key(names_of=self.tree.digest(path), schema=SCHEMA)
             known = self.store.get(key)
             if known is None:
                 found = graph.names((self.tree.root / path).read_bytes())
                 known = Verdict("names", "green", findings="\n".join(found))
                 self.store.put(key, known)
-            self._names[path] = tuple(known.findings.split("\n"))
-        return self._names[path]
+            names = known.findings.split("\n")
+            self._direct[path] = graph.direct(path, self.modules, names)
+        return self._direct[path]
 
     def closure(self, path: str) -> frozenset[str]:
         """Return the sources that a test file reaches, with its conftests."""
-        around = graph.around(path, self.paths)
-        around += graph.around(path, self.paths, "__init__.py")
-        return graph.closure([path, *around], self.modules, self.names_of)
+        if path not in self._closures:
+            around = graph.around(path, self.paths)
+            around += graph.around(path, self.paths, "__init__.py")
+            self._closures[path] = graph.closure([path, *around], self.direct)
+        return self._closures[path]
 
     # Keys ---------------------------------------------------------------------------
 

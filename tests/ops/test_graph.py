@@ -27,7 +27,9 @@ SOURCES = {
 
 def reached(path: str) -> set[str]:
     known = graph.modules(SOURCES)
-    found = graph.closure([path], known, lambda p: graph.names(SOURCES[p].encode()))
+    found = graph.closure(
+        [path], lambda p: graph.direct(p, known, graph.names(SOURCES[p].encode()))
+    )
     return set(found) - {path, "ops/__init__.py"}
 
 
