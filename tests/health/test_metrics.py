@@ -85,6 +85,7 @@ print(metrics.render(Health("x"))[0].decode())
 """
 
 
+@pytest.mark.integration
 def test_a_slot_goes_on_counting_where_it_ended(tmp_path):
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", SHARED],
@@ -99,6 +100,7 @@ def test_a_slot_goes_on_counting_where_it_ended(tmp_path):
     assert names == ["counter_0.db", "counter_1.db"]
 
 
+@pytest.mark.integration
 def test_importing_the_package_does_not_import_prometheus_client():
     code = (
         "import sys, mltrading_health, mltrading_health.gunicorn;"

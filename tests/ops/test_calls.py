@@ -67,6 +67,7 @@ def test_a_link_must_lead_to_a_file_or_folder(target: str, good: bool) -> None:
     assert found == ([] if good else [(1, target)])
 
 
+@pytest.mark.integration
 def test_invoke_itself_says_what_it_does_not_know() -> None:
     asked = [
         "quality --explain",

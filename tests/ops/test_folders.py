@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ops import folders
 from ops.environment import ROOT
 
@@ -19,6 +21,7 @@ def test_the_folder_follows_the_environment() -> None:
     assert folders.cache({}) == Path.home() / ".cache" / "mltrading"
 
 
+@pytest.mark.integration
 def test_byte_code_that_must_not_lie_beside_the_sources_is_kept_elsewhere(
     tmp_path: Path,
 ) -> None:

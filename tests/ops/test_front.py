@@ -318,9 +318,10 @@ class Door:
         """Return status and body of one answer that has a length."""
         head, _, body = read_head(client).partition(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].split()[0])
-        while len(body) < length:
-            body += client.recv(65536)
-        return int(head.split()[1]), body
+        pieces = bytearray(body)
+        while len(pieces) < length:
+            pieces += client.recv(65536)
+        return int(head.split()[1]), bytes(pieces)
 
     def close(self):
         for client in self.clients:
@@ -760,6 +761,7 @@ def start(tmp_path):
         process.communicate()
 
 
+@pytest.mark.integration
 def test_the_program_writes_and_removes_its_record(start, tmp_path):
     record = tmp_path / "front.json"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -785,6 +787,7 @@ def test_only_its_own_record_is_removed(tmp_path):
     assert record.exists()
 
 
+@pytest.mark.integration
 def test_the_front_imports_nothing_heavy(start):
     code = "import sys; from ops.targets import front; print(*sys.modules)"
     run = subprocess.run(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -27,54 +29,72 @@ def name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT / "ops").with_suffix("").parts)
 
 
-def imports(path: Path, *, top: bool = False) -> Iterator[str]:
-    """Yield what a module imports; `top` leaves out what functions import."""
+class Module(NamedTuple):
+    """What a module imports, at its top and anywhere, and calls, by dotted names."""
+
+    top: frozenset[str]
+    imports: frozenset[str]
+    calls: frozenset[str]
+
+
+@functools.cache
+def read(path: Path) -> Module:
+    """Return what a module says; each is parsed once for all tests."""
     tree = ast.parse(path.read_text())
-    for node in tree.body if top else ast.walk(tree):
+    every = list(ast.walk(tree))
+    calls = (dotted(node.func) for node in every if isinstance(node, ast.Call))
+    return Module(imported(tree.body), imported(every), frozenset(calls))
+
+
+def imported(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    found: set[str] = set()
+    for node in nodes:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 @pytest.mark.parametrize("path", OPS, ids=name)
 def test_the_engine_imports_the_standard_library_at_the_top(path: Path) -> None:
     known = {*sys.stdlib_module_names, "ops"}
     known |= {"menu": {"invoke"}, "forks": {"pytest", "_pytest"}}.get(name(path), set())
-    assert {module.split(".")[0] for module in imports(path, top=True)} <= known
+    assert {module.split(".")[0] for module in read(path).top} <= known
 
 
 @pytest.mark.parametrize(
     "path", [path for path in OPS if name(path) not in DOORS], ids=name
 )
 def test_only_a_door_opens_addresses_or_processes(path: Path) -> None:
-    assert not [m for m in imports(path) if m.startswith(NETWORK)]
-    text = ast.unparse(ast.parse(path.read_text()))
-    for call in ("os.system(", "os.popen(", "os.fork(", "os.posix_spawn("):
-        assert call not in text
+    assert not [m for m in read(path).imports if m.startswith(NETWORK)]
+    starts = {"os.system", "os.popen", "os.fork", "os.posix_spawn"}
+    assert not read(path).calls & starts
 
 
 @pytest.mark.parametrize("module", PURE)
 def test_what_decides_reads_no_clock_and_no_environment(module: str) -> None:
     path = ROOT / "ops" / f"{module.replace('.', '/')}.py"
-    tops = {found.split(".")[0] for found in imports(path)}
+    tops = {found.split(".")[0] for found in read(path).imports}
     assert not tops & {"os", "time", "random", "sys", "shutil", "tempfile", "logging"}
-    calls = {
-        node.func.id
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    assert not calls & {"open", "print", "input"}
+    assert not read(path).calls & {"open", "print", "input"}
 
 
 def test_the_menu_imports_nothing_but_what_all_tasks_share() -> None:
-    assert set(imports(ROOT / "tasks.py", top=True)) == {
+    assert read(ROOT / "tasks.py").top == {
         "ops.menu.contract_usage_errors",
         "ops.menu.keep_bytecode",
         "ops.menu.verb",
     }
 
 
+@pytest.mark.integration
 def test_the_engine_starts_without_the_packages() -> None:
     """It ships them, so it may not need them, also not on the way."""
     code = "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:]));"
@@ -95,10 +115,6 @@ def test_the_engine_starts_without_the_packages() -> None:
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_a_test_never_skips(path: Path) -> None:
-    calls = {
-        ast.unparse(node.func)
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-    }
     # A smoke, a server or a browser that is missing is a failure that says so.
-    assert not calls & {"pytest.skip", "pytest.importorskip", "pytest.mark.skip"}
+    skips = {"pytest.skip", "pytest.importorskip", "pytest.mark.skip"}
+    assert "skip" not in path.read_text() or not read(path).calls & skips

@@ -46,6 +46,7 @@ def test_the_lock_file_is_the_same_file_for_ever(tmp_path: Path) -> None:
     assert os.stat(lease.lock).st_ino == before
 
 
+@pytest.mark.integration
 def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.ops.test_lease import take;"

@@ -136,6 +136,7 @@ def follow(*words: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.integration
 def test_following_sees_what_comes_and_releases_that_come(state: Path) -> None:
     follower = follow("--lines", "1")
     first = [follower.stdout.readline() for _ in range(4)]
@@ -148,6 +149,7 @@ def test_following_sees_what_comes_and_releases_that_come(state: Path) -> None:
     assert (follower.returncode, err) == (130, "")
 
 
+@pytest.mark.integration
 def test_following_ends_with_its_reader(state: Path) -> None:
     with follow("--release", "v2") as follower:
         follower.stdout.readline()

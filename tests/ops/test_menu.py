@@ -70,11 +70,13 @@ def test_an_unknown_task_is_a_usage_error_with_a_suggestion() -> None:
     assert (ended.returncode, "did you mean: deploy" in ended.stderr) == (2, True)
 
 
+@pytest.mark.integration
 def test_an_unknown_flag_is_a_usage_error_with_a_suggestion() -> None:
     ended = inv("deploy", "--evn", "local")
     assert (ended.returncode, "did you mean: --env" in ended.stderr) == (2, True)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 @pytest.mark.parametrize("task", ["bench", "deploy"])
 def test_a_task_is_explained_whether_or_not_it_takes_a_word(
@@ -85,12 +87,14 @@ def test_a_task_is_explained_whether_or_not_it_takes_a_word(
     assert f"[--core-opts] {task} [--options]" in asked.stdout
 
 
+@pytest.mark.integration
 def test_an_unknown_environment_is_a_usage_error_in_json_too() -> None:
     ended = inv("status", "--env", "lcoal", "--json")
     assert ended.returncode == 2
     assert json.loads(ended.stdout)["error"]["next"] == "use --env local"
 
 
+@pytest.mark.integration
 def test_a_state_folder_that_cannot_be_written_is_refused() -> None:
     ended = inv("up", MLTRADING_STATE="/proc/nothing")
     assert ended.returncode == 1
@@ -114,6 +118,7 @@ def test_every_task_has_one_line_of_help_and_every_flag_its_own() -> None:
             assert argument.help, f"{name} --{argument.name}"
 
 
+@pytest.mark.integration
 def test_the_list_imports_nothing_heavy() -> None:
     program = (
         "import sys, invoke.program as p;"
@@ -136,6 +141,7 @@ def test_the_list_imports_nothing_heavy() -> None:
     assert ended.stdout.strip() == "['ops', 'ops.menu', 'ops.folders']"
 
 
+@pytest.mark.integration
 def test_a_number_that_is_none_is_a_usage_error() -> None:
     ended = inv("deploy", "--wait", "soon")
     assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
@@ -152,6 +158,7 @@ def test_one_json_document_is_all_that_goes_to_the_output(
     assert "it does not serve" in said.err
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("buffered", ["", "1"], ids=["at the end", "at once"])
 @pytest.mark.parametrize("words", [("--list",), ("deploy", "--help"), ()])
 def test_a_reader_that_leaves_early_is_no_error(
@@ -161,5 +168,6 @@ def test_a_reader_that_leaves_early_is_no_error(
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.integration
 def test_an_error_that_nobody_reads_keeps_its_exit_code() -> None:
     assert unread("stderr", "status", "--env", "lcoal").returncode == 2

@@ -242,6 +242,7 @@ def test_a_program_that_is_not_there_is_refused_by_its_name(agent: Agent) -> Non
         operate.exec_("local", "no-such-program")
 
 
+@pytest.mark.integration
 def test_the_shell_is_the_releases_python(agent: Agent) -> None:
     staged(agent, 1, {})
     source = f"from ops.hands import Hands; from ops.targets.agent import Agent; \

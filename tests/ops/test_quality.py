@@ -162,6 +162,7 @@ def test_since_asks_about_everything_when_a_setting_or_the_lock_differs(
     assert said["flake8"]["files"] == FILES
 
 
+@pytest.mark.integration
 def test_since_an_unknown_revision_is_a_usage_error(tree: Path) -> None:
     commit(tree)
     with pytest.raises(errors.Usage, match="no revision"):
@@ -278,6 +279,7 @@ def test_a_run_that_was_ended_midway_leaves_the_right_answer_to_the_next(
     assert states == {"isort": "green", "flake8": "red"}
 
 
+@pytest.mark.integration
 def test_the_end_table_is_drawn_with_nothing_imported_to_draw(tree: Path) -> None:
     code = "import sys; from ops import quality; print('rich' in sys.modules)"
     ended = subprocess.run(
