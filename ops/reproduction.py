@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,36 +42,42 @@ def reproduce(
     every = [(here, sys.executable)] * TIMES + list(pythons)
     with tempfile.TemporaryDirectory(prefix="mltrading-again-") as scratch:
         jobs = [
-            Job(f"{number} on {name}", _again(root, Path(scratch, str(number)), python))
-            for number, (name, python) in enumerate(every)
+            # A path of another length each time.
+            Job(
+                f"{n} on {name}", partial(digests, root, Path(scratch, "x" * n), python)
+            )
+            for n, (name, python) in enumerate(every, 1)
         ]
         for job, found in scheduler.side_by_side(jobs):
             _compare(built, found, job.name)
     return {"builds": len(every), "pythons": sorted({name for name, _ in every})}
 
 
-def _again(root: Path, folder: Path, python: str) -> Any:
-    def act() -> dict[str, str]:
-        copy = folder / ("copy" * (1 + int(folder.name)))
-        out = folder / "out"
-        for package in artefact.PACKAGES:
-            shutil.copytree(
-                root / package,
-                copy / package,
-                ignore=shutil.ignore_patterns("__pycache__"),
-                copy_function=shutil.copyfile,
-            )
-        shutil.copyfile(root / ".gitignore", copy / ".gitignore")
-        for file in copy.rglob("*"):
-            os.utime(file, (1_000_000_000 + len(copy.name), 1_000_000_000))
-        for package in artefact.PACKAGES:
-            artefact.build_package(copy, package, out, ("--wheel", "--sdist"), python)
-        return {
-            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in out.iterdir()
-        }
+def digests(root: Path, folder: Path, python: str) -> dict[str, str]:
+    """Build copies of all packages in a new folder by a Python that has hatchling.
 
-    return act
+    Returns the sha256 of each wheel and sdist by its name.
+
+    Raises:
+        StepFailed: a package does not build.
+    """
+    copy, out = folder / "copy", folder / "out"
+    for package in artefact.PACKAGES:
+        shutil.copytree(
+            root / package,
+            copy / package,
+            ignore=shutil.ignore_patterns("__pycache__"),
+            copy_function=shutil.copyfile,
+        )
+    shutil.copyfile(root / ".gitignore", copy / ".gitignore")
+    for file in copy.rglob("*"):
+        os.utime(file, (1_000_000_000 + len(folder.name), 1_000_000_000))
+    for package in artefact.PACKAGES:
+        artefact.build_package(copy, package, out, ("--wheel", "--sdist"), python)
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in out.iterdir()
+    }
 
 
 def _compare(built: Mapping[str, str], found: Mapping[str, str], name: str) -> None:

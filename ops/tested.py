@@ -311,7 +311,7 @@ def _installed(packages: str) -> str:
 
 def _system() -> tuple[str, ...]:
     """Return the versions of the system's programs that tests start."""
-    from ops import machine
+    from ops import machine, pythons
 
     packages = sorted({part.package for part in machine.PARTS})
     found = [part.where() for part in machine.PARTS]
@@ -321,7 +321,8 @@ def _system() -> tuple[str, ...]:
     if shutil.which("dpkg-query"):
         shown = ("dpkg-query", "-W", "-f", "${Package} ${Version}\\n", *packages)
         listed = shell_run(Command(shown)).out
-    return (os.uname().release, *sizes, *listed.splitlines())
+    others = [pythons.near(name, os.environ) for name in pythons.VERSIONS]
+    return (os.uname().release, *sizes, *others, *listed.splitlines())
 
 
 def fresh(verdict: Verdict) -> bool:

@@ -1,4 +1,4 @@
-"""What all tests share: which of them need to be root."""
+"""What all tests share: which of them need what not every machine has."""
 
 from __future__ import annotations
 
@@ -7,24 +7,44 @@ import os
 import pytest
 
 NEED_ROOT = ("tests/fleet/", "tests/end_to_end/test_ssh.py")
-_left_out: list[pytest.Item] = []
+_left_out: dict[str, list[pytest.Item]] = {}
 
 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave throw-away hosts to root: namespaces and mounts are not for others.
+    """Leave out what this user or machine can't run; it is counted and shown.
 
-    CI runs as root, so there nothing is left out.
+    Throw-away hosts are namespaces and mounts, which are for root; CI runs as root. A
+    test module may say by a `why_not(item)` what else is missing.
     """
-    if os.geteuid() == 0:
-        return
-    _left_out[:] = [item for item in items if item.nodeid.startswith(NEED_ROOT)]
-    items[:] = [item for item in items if not item.nodeid.startswith(NEED_ROOT)]
-    config.hook.pytest_deselected(items=_left_out)
+    _left_out.clear()
+    kept = []
+    for item in items:
+        why = _why_not(item)
+        (_left_out.setdefault(why, []) if why else kept).append(item)
+    items[:] = kept
+    for every in _left_out.values():
+        config.hook.pytest_deselected(items=every)
 
 
-def pytest_report_collectionfinish() -> str:
-    if not _left_out:
-        return ""
-    return f"{len(_left_out)} tests of throw-away hosts left out: they need root"
+def _why_not(item: pytest.Item) -> str:
+    if item.nodeid.startswith(NEED_ROOT) and os.geteuid() != 0:
+        return "throw-away hosts need root"
+    ask = getattr(getattr(item, "module", None), "why_not", None)
+    return ask(item) if ask else ""
+
+
+def pytest_report_collectionfinish() -> list[str]:
+    return _told()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _left_out:
+        terminalreporter.section("left out", yellow=True)
+        for line in _told():
+            terminalreporter.line(line)
+
+
+def _told() -> list[str]:
+    return [f"{len(items)} tests left out: {why}" for why, items in _left_out.items()]

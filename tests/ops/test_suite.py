@@ -118,18 +118,34 @@ def test_a_kind_leaves_the_others_out(tree: Path) -> None:
     assert suite.run(("smoke",), root=tree)[0].passed == 1
 
 
+@pytest.mark.integration
 def test_a_python_that_is_not_here_says_how_to_get_it(tree: Path) -> None:
     with pytest.raises(errors.Usage, match="Python 3.99 is not on this mach") as usage:
         suite.run(root=tree, python="3.99")
     assert usage.value.next == "uv python install 3.99"
 
 
-def test_a_python_of_pyenv_is_found_though_not_on_the_path(tree: Path) -> None:
-    for version in ("3.12.1", "3.1.0"):
-        write(tree, f"versions/{version}/bin/python", "")
-    environ = {"PYENV_ROOT": str(tree)}
-    assert pythons.pyenv("3.12", environ) == f"{tree}/versions/3.12.1/bin/python"
-    assert pythons.pyenv("3.2", environ) == ""
+def test_a_python_that_is_not_on_the_path_is_found(tmp_path: Path) -> None:
+    for place in (
+        "pyenv/versions/3.12.1",
+        "pyenv/versions/3.1.0",
+        "uv/cpython-3.13.1-x",
+    ):
+        write(tmp_path, f"{place}/bin/python", "")
+    environ = {"PYENV_ROOT": f"{tmp_path}/pyenv"}
+    environ["UV_PYTHON_INSTALL_DIR"] = f"{tmp_path}/uv"
+    versions = tmp_path / "pyenv" / "versions"
+    assert pythons.near("3.12", environ) == f"{versions}/3.12.1/bin/python"
+    assert pythons.near("3.13", environ) == f"{tmp_path}/uv/cpython-3.13.1-x/bin/python"
+    assert pythons.near("3.2", environ) == ""
+
+
+def test_a_python_on_the_path_is_no_shim(tmp_path: Path) -> None:
+    for place, text in (("shims", "#!/bin/sh\n"), ("usr", "\x7fELF")):
+        write(tmp_path, f"{place}/python3.12", text)
+        (tmp_path / place / "python3.12").chmod(0o755)
+    environ = {"PATH": f"{tmp_path}/shims:{tmp_path}/usr", "HOME": str(tmp_path)}
+    assert pythons.near("3.12", environ) == f"{tmp_path}/usr/python3.12"
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from invoke import Collection
 from invoke.parser import Parser
 
 import tasks
+from ops import pythons
 from ops.environment import ROOT
 from ops.gates import TABLE
 from tests.ops.events import simulate
@@ -97,6 +98,7 @@ def test_the_matrix_is_what_the_project_says_it_runs_on() -> None:
     prefix = "Programming Language :: Python :: "
     assert [prefix + version for version in matrix] == PROJECT["classifiers"]
     assert PROJECT["requires-python"] == f">={matrix[0]}"
+    assert tuple(matrix) == pythons.VERSIONS
 
 
 def test_every_file_names_the_same_python() -> None:
