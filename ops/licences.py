@@ -22,6 +22,7 @@ WORDS = {
     "bsd license": "BSD-3-Clause",
     "bsd 2-clause license": "BSD-2-Clause",
     "bsd 3-clause license": "BSD-3-Clause",
+    "3-clause bsd license": "BSD-3-Clause",
     "expat license": "MIT",
     "isc license": "ISC",
     "isc license (iscl)": "ISC",

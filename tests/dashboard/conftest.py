@@ -1,5 +1,6 @@
 """A dashboard on the sample data, and bars made up for the pure parts."""
 
+import pandas as pd
 import pytest
 
 from mltrading_dashboard.app import create_app
@@ -9,6 +10,9 @@ from mltrading_marketdata import Unavailable, open_store
 from mltrading_marketdata.preparation import prepare
 from mltrading_marketdata.url import parse as parse_url
 from tests.dashboard.bars import made_bars
+
+# pandas keeps text another way where pyarrow is, which no release has beside it.
+pd.set_option("mode.string_storage", "python")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from mltrading_marketdata.migration import migrate
 from mltrading_marketdata.url import parse
 from tests.postgres import Server, binaries, running
 
+# pandas keeps text another way where pyarrow is, which no release has beside it.
+pd.set_option("mode.string_storage", "python")
 ENGINES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
 _numbers = itertools.count()
 

@@ -75,7 +75,7 @@ def test_ingesting_it_twice_writes_nothing(filled):
 def test_a_source_that_lacks_a_symbol_is_a_failure_not_an_empty_answer(filled):
     report = ingest(filled, SampleSource(), ["IBM", "TSLA"])
     assert list(report.changed) == ["IBM"]
-    assert "does not offer" in report.failed["TSLA"]
+    assert "the sample has no TSLA" in report.failed["TSLA"]
 
 
 def test_candles_of_thirteen_years_fit_on_a_screen(filled):

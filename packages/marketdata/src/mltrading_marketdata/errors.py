@@ -47,6 +47,14 @@ class SourceError(StoreError):
     """A source gave no usable answer. Never stands for "there are no bars"."""
 
 
+class SourceDown(SourceError):
+    """A source did not answer in time, whatever was tried; later it may."""
+
+
+class SourceClosed(SourceError):
+    """A source answers nobody now: its limit is reached, or the key is refused."""
+
+
 PREPARE = "run: python -m mltrading_marketdata prepare"
 RESTORE = "restore a backup: python -m mltrading_marketdata restore PATH"
 

@@ -70,7 +70,7 @@ def examine(frame: pd.DataFrame, interval: str) -> tuple[Columns, list[Reject]]:
     _refuse_repeats(ts, [*prices, volume], reasons)
 
     rejects = [
-        Reject(int(ts[i]), str(reasons[i]), _as_text(values, i))
+        Reject(int(ts[i]), str(reasons[i]), as_text(values, i))
         for i in np.flatnonzero(reasons != "")
     ]
     good = np.flatnonzero(reasons == "")
@@ -99,5 +99,6 @@ def _refuse_repeats(
             reasons[row] = "another row with the same ts came later"
 
 
-def _as_text(values: Columns, row: int) -> str:
+def as_text(values: Columns, row: int) -> str:
+    """Return a row as people read it."""
     return " ".join(f"{name}={float(values[name][row])!r}" for name in COLUMNS[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
@@ -24,11 +24,11 @@ from .engine import APPLICATION
 from .errors import BadData, StoreError, UnknownSymbol
 from .hooks import SILENT, Hooks
 from .interval import Interval
+from .quality import Reject
 from .rollups import TIERS, coarsest
 from .tables import (
     chunk,
     corporate_action,
-    ingest_job,
     meta,
     reject,
     series,
@@ -56,23 +56,6 @@ class _Stamp:
     first_ts: int
     last_ts: int
     read_at: float
-
-
-@dataclass(frozen=True)
-class Job:
-    """One line of the ingestion ledger; times are microseconds since 1970 UTC."""
-
-    source: str
-    ticker: str
-    interval: str
-    started_at: int
-    finished_at: int
-    state: str
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    rejected: int = 0
-    message: str = ""
 
 
 def open_store(
@@ -116,6 +99,11 @@ class Store:
     def close(self) -> None:
         """Close the idle connections; a later question opens new ones."""
         self._access.close()
+
+    @property
+    def access(self) -> Access:
+        """Return how the database is reached, for what stands beside the store."""
+        return self._access
 
     # Questions about the database
 
@@ -434,17 +422,25 @@ class Store:
         )
 
     def upsert_bars(
-        self, symbol: str, interval: Interval, frame: pd.DataFrame, *, source: str
+        self,
+        symbol: str,
+        interval: Interval,
+        frame: pd.DataFrame,
+        *,
+        source: str,
+        refused: Sequence[Reject] = (),
     ) -> Changed:
         """Merge raw bars into a series, in one transaction.
 
         `frame`: time-zone-aware DatetimeIndex; open, high, low, close, volume as
         traded. A bar with a known ts replaces the old one. The same bars again write
         nothing and keep the version. Rows that are no bars (see `quality.examine`) are
-        counted in `rejected` and kept in the table `reject`. Concurrent writers wait
-        for each other. Raises BadData for the whole frame, UnknownSymbol.
+        counted in `rejected` and kept in the table `reject`, with those that the caller
+        has `refused`. Concurrent writers wait for each other. Raises BadData for the
+        whole frame, UnknownSymbol.
         """
-        new, refused = quality.examine(frame, intervals.checked(interval))
+        new, found = quality.examine(frame, intervals.checked(interval))
+        refused = [*refused, *found]
         with self._access.writing("Store.upsert_bars") as c:
             symbol_id = self._lock_symbol(c, symbol)
             own = (series.c.symbol_id == symbol_id) & (series.c.interval == interval)
@@ -483,11 +479,6 @@ class Store:
                 )
         self._forget(symbol)
         return Changed(inserted, updated, unchanged, len(refused), version)
-
-    def record_job(self, job: Job) -> None:
-        """Add one line to the ingestion ledger."""
-        with self._access.writing("Store.record_job") as c:
-            c.execute(ingest_job.insert().values(**asdict(job)))
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a short text under a key; the same text again writes nothing."""

@@ -105,6 +105,22 @@ ingest_job = Table(
     Column("unchanged", BigInteger, nullable=False),
     Column("rejected", BigInteger, nullable=False),
     Column("message", Text, nullable=False),
+    # None: a line of the release that knew no runs.
+    Column("run_id", Integer),
+)
+
+ingest_run = Table(
+    "ingest_run",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("interval", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("symbols", Integer, nullable=False),
+    Column("began_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("state", Text, nullable=False),
+    Column("message", Text, nullable=False),
 )
 
 reject = Table(
