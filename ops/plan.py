@@ -226,7 +226,9 @@ def plan_down(world: World, environment: Environment) -> Plan:
             steps.append(Step("close", host.name, text, budget=environment.budget.stop))
         for slot in host.slots:
             if slot.processes:
-                steps.append(_stop(host, slot.number, environment))
+                # Whether or not it has traffic: that is what was asked for.
+                text, budget = f"end v{slot.number}", environment.budget.stop
+                steps.append(Step("halt", host.name, text, slot.number, budget))
     notes = [
         f"{host.name} is left as it is ({host.unreachable})"
         for host in world.hosts

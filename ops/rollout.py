@@ -80,7 +80,7 @@ class Rollout:
     begun: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     moved: bool = False
-    booted: bool = False
+    booted: set[str] = field(default_factory=set)
     turned: bool = False
     steps: list[dict[str, Any]] = field(default_factory=list)
     _many: bool = False
@@ -214,7 +214,7 @@ class Rollout:
                     hosts=step.hosts,
                 )
             case "boot":
-                self.booted = True
+                self.booted.add(step.host)
                 return act(step.host, "boot", number=number, timeout=budget)
             case "gate":
                 return self._gate(step)
@@ -243,6 +243,8 @@ class Rollout:
                 return act(step.host, "retire", number=number)
             case "stop":
                 return act(step.host, "stop", number=number, timeout=budget)
+            case "halt":
+                return act(step.host, "halt", number=number, timeout=budget)
             case "close":
                 return act(step.host, "close", timeout=budget)
             case "prune":
@@ -528,12 +530,15 @@ class Rollout:
         return "".join(doubts)
 
     def _stop_new(self, plan: Plan) -> str:
-        """End the new release on every host; return where that is doubtful.
+        """End what this run has started; return where that is doubtful.
 
-        One that goes on running has no traffic: the next deploy ends it.
+        A deploy's own release ends on every host. An older one stood by, or served a
+        host that drifted, before we came: it ends only where we have started it. One
+        that goes on running has no traffic: the next deploy ends it.
         """
         doubts = []
-        for host in sorted({step.host for step in plan.steps}):
+        new = plan.op.endswith("deploy")
+        for host in sorted({step.host for step in plan.steps} if new else self.booted):
             budget = float(self.environment.budget.stop)
             try:
                 self.target.act(host, "stop", number=plan.release, timeout=budget)
@@ -546,10 +551,12 @@ class Rollout:
     def _stops_new(self, plan: Plan) -> bool:
         """Say whether the release of this plan must not go on running."""
         if plan.op == "converge":
-            return self.booted
+            return bool(self.booted)
         if plan.release is None or plan.release == plan.previous:
             return False
-        return plan.op.endswith("deploy") or (plan.op == "rollback" and self.booted)
+        if plan.op == "rollback":
+            return bool(self.booted)
+        return plan.op.endswith("deploy")
 
     def _serves(self) -> str:
         """Say what has traffic now, from what is seen and not from the plan."""

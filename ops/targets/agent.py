@@ -456,7 +456,8 @@ class Agent:
         self.sticky.note_start(folder, release)
         problem = self.keeper.start(number, said, timeout)
         if problem:
-            self.stop(number, 2.0)
+            # What has traffic and can't start answers nobody: it ends as any other.
+            self.halt(number, 2.0)
             raise StepFailed(
                 f"v{number} did not boot: {problem}",
                 where=str(log),
@@ -565,8 +566,14 @@ class Agent:
     def stop(self, number: int, timeout: float) -> dict[str, Any]:
         """End a release's processes: politely, and after `timeout` seconds for good.
 
-        A release that has traffic is refused.
+        Raises:
+            Refused: it has traffic; only `halt` ends such a one.
         """
+        self._refuse_current(number)
+        return self.halt(number, timeout)
+
+    def halt(self, number: int, timeout: float) -> dict[str, Any]:
+        """End a release's processes, whether or not it has traffic: for `inv down`."""
         there = self.keeper.running().get(number, ())
         killed = self.keeper.stop(number, timeout)
         return {"stopped": len(there), "killed": killed}
@@ -582,7 +589,12 @@ class Agent:
         return {}
 
     def retire(self, number: int) -> dict[str, Any]:
-        """Ask a release to end by itself, without waiting for it."""
+        """Ask a release to end by itself, without waiting for it.
+
+        Raises:
+            Refused: it has traffic.
+        """
+        self._refuse_current(number)
         return {"asked": self.keeper.retire(number)}
 
     def close(self, timeout: float) -> dict[str, Any]:
@@ -629,6 +641,16 @@ class Agent:
         return {"removed": len(leftovers)}
 
     # Small parts -----------------------------------------------------------------
+
+    def _refuse_current(self, number: int) -> None:
+        """Refuse to end what users are sent to, whoever asks for it and why."""
+        if number == self._current():
+            raise Refused(
+                f"v{number} has traffic here and is not ended",
+                where=str(self.root / "current"),
+                allowed="a release without traffic",
+                next="inv down, which ends all of them",
+            )
 
     def _python(self, number: int) -> Path:
         return self._folder(number) / "env" / "bin" / "python"

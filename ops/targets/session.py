@@ -45,7 +45,8 @@ BREAKABLE = frozenset(
 # What changes the host, and so needs the lease and its epoch.
 EFFECTS = frozenset(
     (
-        *("record", "adopt", "boot", "catch_up", "close", "data", "front", "make"),
+        *("record", "adopt", "boot", "catch_up", "close", "data", "front", "halt"),
+        "make",
         *("mark", "migrate", "prune", "reload", "reopen", "retire", "shut", "stage"),
         *("stop", "switch", "unmark", "wheels"),
     )
@@ -53,8 +54,8 @@ EFFECTS = frozenset(
 # What the agent itself and its hands do, with the same arguments as in one process.
 AGENTS = frozenset(
     (
-        *("boot", "close", "data", "front", "migrate", "prune", "record_of", "retire"),
-        *("reopen", "shut", "stop", "switch"),
+        *("boot", "close", "data", "front", "halt", "migrate", "prune", "record_of"),
+        *("reopen", "retire", "shut", "stop", "switch"),
     )
 )
 HANDS = frozenset(("configuration", "end_holders", "holders", "reload", "written"))

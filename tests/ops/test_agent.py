@@ -96,6 +96,39 @@ def test_an_orphan_is_found_without_its_pid_file_and_ended(agent: Agent) -> None
     orphan.communicate()
 
 
+def test_a_release_that_has_traffic_is_ended_only_by_a_halt(agent: Agent) -> None:
+    staged(agent, 4)
+    agent.switch(4)
+    keeper = Told()
+    agent.keeper = keeper
+    for end in (lambda: agent.stop(4, 1.0), lambda: agent.retire(4)):
+        with pytest.raises(Refused, match="v4 has traffic here and is not ended"):
+            end()
+    assert keeper.ended == []
+    assert agent.halt(4, 1.0) == {"stopped": 1, "killed": 0}
+    agent.switch(None)
+    assert agent.retire(4) == {"asked": True}
+    assert keeper.ended == [4, 4]
+
+
+class Told:
+    """A keeper of one process, who notes whom it is told to end."""
+
+    def __init__(self) -> None:
+        self.ended: list[int] = []
+
+    def running(self) -> dict[int, tuple[int, ...]]:
+        return {4: (1004,)}
+
+    def stop(self, number: int, timeout: float) -> int:
+        self.ended.append(number)
+        return 0
+
+    def retire(self, number: int) -> bool:
+        self.ended.append(number)
+        return True
+
+
 def test_a_process_that_ignores_the_polite_signal_is_killed(agent: Agent) -> None:
     staged(agent, 4)
     pid_file = str(agent.releases / "v4" / "app.pid")

@@ -163,3 +163,44 @@ def test_who_interrupts_what_is_done_is_told_that_it_is_done(
     monkeypatch.setattr(promotion, "note", lambda *_: None)
     delivery.rollback("local", to="v1")
     assert "v1 serves http://127.0.0.1:8050/" in capsys.readouterr().err
+
+
+class Fleet:
+    """Three hosts on v2; v1 has to be booted on one, and is what another drifted to."""
+
+    def __init__(self) -> None:
+        self.stopped: list[tuple[str, Any]] = []
+
+    def record(self, event: dict[str, Any]) -> None:
+        """Nobody reads it."""
+
+    def settle(self) -> None:
+        """Nothing is on its way."""
+
+    def act(self, host: str, verb: str, **said: Any) -> dict[str, Any]:
+        if verb == "stop":
+            self.stopped.append((host, said["number"]))
+        return {}
+
+    def record_of(self, host: str, number: int) -> Release:
+        raise StepFailed("it does not answer")
+
+    def observe(self) -> World:
+        names = ("cold", "warm", "drifted")
+        said = {"current": 2, "slots": {"1": "alive a", "2": "alive b"}, "front": 80}
+        hosts = [{"name": name} for name in names[:2]]
+        drifted = {"name": "drifted", "current": 1}
+        return worlds.world({**said, "hosts": [*hosts, drifted]})
+
+
+def test_a_rollback_that_fails_ends_only_what_it_has_started() -> None:
+    steps = (
+        Step("boot", "cold", "", 1),
+        *(Step("gate", host, "", 1, stage=1) for host in ("cold", "warm", "drifted")),
+    )
+    target = Fleet()
+    with pytest.raises(StepFailed, match="does not answer"):
+        Rollout(target, worlds.ENVIRONMENT, "ann").carry_out(
+            Plan("rollback", "staging", steps, 1, 2)
+        )
+    assert target.stopped == [("cold", 1)]
