@@ -12,11 +12,24 @@ _UNKNOWN = "noted on too few hosts; others acted since without knowing of it"
 
 
 @dataclass(frozen=True, slots=True)
+class Consent:
+    """The yes that let a deploy through: whose, when (seconds since the epoch).
+
+    `how`: stored (`inv approve`), typed at the prompt, or workflow.
+    """
+
+    by: str
+    how: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One deploy, rollback or other act: what it did, when, by whom, how it ended.
 
     `began` is seconds since the epoch (UTC); `outcome` is "" while it is open.
-    `steps` are (name, seconds, "done" or "fail").
+    `steps` are (name, seconds, "done" or "fail"). `approval` is None where none was
+    asked for.
     """
 
     id: str
@@ -31,6 +44,7 @@ class Run:
     seconds: float = 0.0
     reason: str = ""
     steps: tuple[tuple[str, float, str], ...] = ()
+    approval: Consent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +164,7 @@ def _run(run: Run | None, event: Event) -> Run:
             artefact=facts.get("artefact", ""),
             commit=facts.get("commit", ""),
             reason=facts.get("reason", ""),
+            approval=_consent(facts.get("approval")),
         )
     if event["phase"] in ("done", "fail"):
         step = (event["step"], facts.get("seconds", 0.0), event["phase"])
@@ -162,6 +177,12 @@ def _run(run: Run | None, event: Event) -> Run:
             seconds=round(event["at"] - run.began, 3),
         )
     return run
+
+
+def _consent(said: Mapping[str, Any] | None) -> Consent | None:
+    if not said:
+        return None
+    return Consent(said["by"], said.get("how", ""), said.get("at", 0.0))
 
 
 def _judge(run: Run, standing: dict[int, str], traffic: list[int]) -> None:

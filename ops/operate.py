@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ops import record, report
@@ -23,7 +23,7 @@ from ops.command import Command, Secret
 from ops.delivery import acting, by_whom, load
 from ops.environment import ROOT, Environment
 from ops.errors import Locked, Refused, Usage
-from ops.history import Run
+from ops.history import Consent, Run
 from ops.lease import describe
 from ops.plan import Plan, Step, retained
 from ops.release import parse_number
@@ -36,6 +36,8 @@ from ops.world import Host, World
 _OWN = ("MLTRADING_RELEASE", "MLTRADING_ARTEFACT", "MLTRADING_COMMIT")
 # gunicorn's own grace for a worker that is busy is 30 s; longer nobody waits here.
 _BUSY = 30
+_HEAD = ("when", "what", "how", "took", "by", "commit", "approved by", "why")
+_ALWAYS = 6
 # Half a year is what a reader takes in; `--json` has every week.
 _WEEKS = 26
 
@@ -46,7 +48,10 @@ _WEEKS = 26
 def history(
     name: str, *, lines: int = 20, release: str | None = None, as_json: bool = False
 ) -> None:
-    """Print every run: when, what, how it ended, seconds, by whom, commit, why."""
+    """Print every run: when, what, how it ended, seconds, by whom, commit, why.
+
+    Where one needed a person's yes, a column says whose it was.
+    """
     number = None if release is None else parse_number(release, "--release")
     with closing(open_target(load(name))) as target:
         world = target.observe()
@@ -59,19 +64,34 @@ def history(
     if not runs:
         report.say(f"  nothing was ever done on {name}")
         return
-    head = ("when", "what", "how", "took", "by", "commit", "why")
     if number is None:
-        rows = [_run_row(run) for run in runs]
-        report.data_table(rows, head, tones=_run_tones(runs))
+        _runs_table(runs, tones=_run_tones(runs))
         return
     for run in runs:
-        report.data_table([_run_row(run)[:-1]], head[:-1])
+        _runs_table([replace(run, reason="", approval=None)])
+        if run.approval:
+            report.data(f"    approved by {_approved(run.approval)}")
         if run.reason:
             report.data(f"    {run.reason}")
         for step, seconds, phase in run.steps:
             state = "ok" if phase == "done" else "failed"
             sign = report.mark(state, stream=sys.stdout)
             report.data(f"    {sign} {step:<9} {report.seconds(seconds):>8}")
+
+
+def _runs_table(runs: Sequence[Run], **options: Any) -> None:
+    """Print a line a run, without the last columns where they are empty for all."""
+    columns = zip(_HEAD, *map(_run_row, runs), strict=True)
+    kept = [
+        column for at, column in enumerate(columns) if at < _ALWAYS or any(column[1:])
+    ]
+    head, *rows = zip(*kept, strict=True)
+    report.data_table(rows, head, **options)
+
+
+def _approved(consent: Consent) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(consent.at))
+    return f"{consent.by} ({consent.how}) at {at}"
 
 
 def report_task(name: str, *, since: str = "90d", as_json: bool = False) -> None:
@@ -546,6 +566,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
         report.seconds(run.seconds) if run.outcome else "",
         run.by,
         run.commit[:9],
+        run.approval.by if run.approval else "",
         run.reason,
     )
 

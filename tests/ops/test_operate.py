@@ -543,6 +543,25 @@ def test_history_of_a_release_shows_its_steps(
     assert "boot" in capsys.readouterr().out
 
 
+def test_history_says_who_let_a_deploy_through(
+    past: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = {"run": "r3", "op": "deploy", "release": 3, "at": time.time()}
+    yes = {"by": "eve@desk", "how": "stored", "at": base["at"]}
+    facts = {"by": "ann@laptop", "previous": 1, "approval": yes}
+    past.journal.append({**base, "phase": "begin", "facts": facts})
+    past.journal.append({**base, "phase": "end", "facts": {"outcome": "good"}})
+    operate.history("local")
+    head, first, *_, last = capsys.readouterr().out.splitlines()
+    at = head.index("approved by")
+    assert (first[at:].strip(), last[at:].strip()) == ("", "eve@desk")
+    operate.history("local", release="v3")
+    assert "approved by eve@desk (stored) at 20" in capsys.readouterr().out
+    operate.history("local", lines=1, as_json=True)
+    (told,) = json.loads(capsys.readouterr().out)["runs"]
+    assert told["approval"] == yes
+
+
 def test_history_as_json_is_one_document(
     past: Agent, capsys: pytest.CaptureFixture[str]
 ) -> None:
