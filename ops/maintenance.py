@@ -11,11 +11,12 @@ import html
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import asdict
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
 from ops import record, report
+from ops.alerts.notice import Happening
 from ops.command import Answer, Request
 from ops.environment import Environment
 from ops.errors import OpsError, Refused, StepFailed, Usage
@@ -96,7 +97,8 @@ def switch(
         if dry_run:
             _foretold(hosts, wanted)
         elif wanted or world.history.closure or any(host.shut for host in hosts):
-            _carry_out(target, environment, world, hosts, wanted)
+            with _told(environment, happening(closure, wanted, world)):
+                _carry_out(target, environment, world, hosts, closure, wanted)
         else:
             report.say("  it was not on: people are let in")
     if as_json:
@@ -155,6 +157,25 @@ def notice(closure: Closure | None, name: str) -> str:
     )
 
 
+def happening(asked: Closure, wanted: Closure | None, world: World) -> Happening:
+    """Return what the team is told: it is on, or over where nothing is wanted. Pure."""
+    if wanted is None:
+        before = world.history.closure
+        lasted = report.seconds(asked.since - before.since) if before else ""
+        notes = (("lasted", lasted), ("because", asked.reason))
+        off = Happening("success", "maintenance off", asked.by, asked.since)
+        return replace(off, notes=notes)
+    until = _utc(wanted.until) if wanted.until else ""
+    notes = (
+        *(("message", wanted.message), ("until", until)),
+        ("because", wanted.reason),
+    )
+    again = f"inv maintenance off --env {world.environment}"
+    return Happening(
+        "success", "maintenance on", asked.by, asked.since, next=again, notes=notes
+    )
+
+
 # The parts ----------------------------------------------------------------------------
 
 
@@ -163,19 +184,20 @@ def _carry_out(
     environment: Environment,
     world: World,
     hosts: Sequence[Host],
+    asked: Closure,
     wanted: Closure | None,
 ) -> None:
-    """Bring all hosts to what is wanted, or back to what was; note it."""
+    """Bring all hosts to what is wanted, or back to what was; note who asked for it."""
     before = world.history.closure
     run = secrets.token_hex(4)
-    _note(target, run, "begin", {"by": _by(wanted), "previous": world.current})
+    _note(target, run, "begin", {"by": asked.by, "previous": world.current})
     tried: list[Host] = []
     outcome, why = "aborted", "interrupted"
     try:
         for host in hosts:
             tried.append(host)
             _obeyed(target, environment, host, wanted)
-        outcome, why = "good", _said(wanted)
+        outcome, why = "good", _said(asked, wanted)
     except (OpsError, OSError) as error:
         why = str(error)
         raise
@@ -189,6 +211,15 @@ def _carry_out(
     if wanted:
         report.say(f"  people read: {wanted.message}")
         report.say(f"  to let them in: inv maintenance off --env {environment.name}")
+
+
+def _told(environment: Environment, about: Happening) -> AbstractContextManager[Any]:
+    """Tell the team how it ended; nobody is told of a laptop."""
+    if environment.target == "local":
+        return nullcontext()
+    from ops.alerts import outbox
+
+    return outbox.ending(environment, about)
 
 
 def _obeyed(
@@ -240,15 +271,9 @@ def _note(target: Target, run: str, phase: str, facts: dict[str, Any]) -> None:
     target.record({**event, "at": round(time.time(), 3), "facts": facts})
 
 
-def _by(wanted: Closure | None) -> str:
-    from ops.delivery import by_whom
-
-    return wanted.by if wanted else by_whom()
-
-
-def _said(wanted: Closure | None) -> str:
+def _said(asked: Closure, wanted: Closure | None) -> str:
     if wanted is None:
-        return "off"
+        return f"off: {asked.reason}" if asked.reason else "off"
     return f"on: {wanted.reason or wanted.message}"
 
 

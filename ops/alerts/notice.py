@@ -1,4 +1,4 @@
-"""What is told about a deploy or a rollback, and to whom: pure, values in and out."""
+"""What is told about an act, and to whom: pure, values in and out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from ops.command import Secret
 
 _PASSWORD = re.compile(r"(://[^/?#:@\s]*):[^\s]*@")
 _LONGEST = 600
+_DONE = {
+    "maintenance on": "maintenance is on: people read a page",
+    "maintenance off": "maintenance is over: people are let in",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def compose(
         event=happening.event,
         title=f"{audience.title}: {_title(happening)}",
         body=masked(_body(happening), hidden),
-        tone={"start": "info", "success": "good"}.get(happening.event, "bad"),
+        tone=_tone(happening),
         at=happening.at,
         channel=audience.channel,
         urgent=urgent,
@@ -125,6 +129,12 @@ def masked(text: str, hidden: Iterable[str]) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
+def _tone(happening: Happening) -> str:
+    if happening.event == "success":
+        return "info" if happening.op == "maintenance on" else "good"
+    return "info" if happening.event == "start" else "bad"
+
+
 def _title(happening: Happening) -> str:
     op, release = happening.op, _named(happening.release)
     of = f" of {release}" if release else ""
@@ -134,6 +144,8 @@ def _title(happening: Happening) -> str:
             return f"{op}{to if op == 'rollback' else of} begins"
         case "rollback":
             return f"rolled back{to}"
+        case "success" if op in _DONE:
+            return _DONE[op]
         case "success":
             return f"{op}{of} is done" if op != "deploy" else f"{release} serves"
     if happening.critical:

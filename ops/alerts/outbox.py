@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -249,27 +249,44 @@ def around(
     notes: tuple[tuple[str, str], ...] = (),
     box: Outbox | None = None,
 ) -> Iterator[None]:
-    """Tell that a plan begins and, whichever way it ends, how it ended.
+    """Tell that a plan begins and, whichever way it ends, how it ended."""
+    if plan.empty:
+        yield
+        return
+    about = Happening(
+        event="rollback" if plan.op == "rollback" else "success",
+        op=plan.op,
+        by=by,
+        at=0.0,
+        release=plan.release,
+        previous=plan.previous,
+        commit=release.commit if release else "",
+        artefact=release.artefact if release else "",
+        notes=notes,
+    )
+    with ending(environment, about, begins=True, box=box):
+        yield
 
-    What ends it passes through unchanged.
+
+@contextmanager
+def ending(
+    environment: Environment,
+    about: Happening,
+    *,
+    begins: bool = False,
+    box: Outbox | None = None,
+) -> Iterator[None]:
+    """Tell how an act ended: `about` where it went well, else that it failed.
+
+    With `begins` also that it begins. What ends it passes through unchanged.
     """
     told = opened() if box is None else box
     begun = time.monotonic()
 
     def tell(event: str, **more: Any) -> None:
         def put() -> None:
-            happening = Happening(
-                event=event,
-                op=plan.op,
-                by=by,
-                at=round(told.clock(), 3),
-                release=plan.release,
-                previous=plan.previous,
-                commit=release.commit if release else "",
-                artefact=release.artefact if release else "",
-                notes=notes,
-                **more,
-            )
+            at = round(told.clock(), 3)
+            happening = replace(about, event=event, at=at, **more)
             values = environment.resolved(told.environ).values()
             hidden = [value for value in values if isinstance(value, Secret)]
             notice = compose(environment.name, happening, told.environ, hidden)
@@ -278,10 +295,8 @@ def around(
 
         _guarded(put)
 
-    if plan.empty:
-        yield
-        return
-    tell("start")
+    if begins:
+        tell("start")
     try:
         yield
     except BaseException as error:
@@ -296,8 +311,7 @@ def around(
             critical=critical,
         )
         raise
-    event = "rollback" if plan.op == "rollback" else "success"
-    tell(event, seconds=time.monotonic() - begun)
+    tell(about.event, seconds=time.monotonic() - begun)
 
 
 def _hand_over() -> None:

@@ -14,7 +14,9 @@ import pytest
 
 from bench import load
 from bench.load import Load, Request
+from ops import command, wire
 from ops.hosts import host_setup
+from tests.doubles import slack
 from tests.end_to_end.conftest import copy_checkout
 from tests.end_to_end.test_ssh import CANARY, Staging, soon
 from tests.fleet.machines import Fleet, Host
@@ -172,6 +174,31 @@ def test_a_canary_gets_its_shares_and_then_the_same_as_all(staging: Balanced) ->
     assert deploying.returncode == 0, said
     assert said.count("PASS") == 2
     assert staging.all_in() and len(set(staging.current())) == 1
+
+
+def test_maintenance_reaches_people_through_the_balancer_and_the_team_is_told(
+    staging: Balanced,
+) -> None:
+    def person() -> command.Answer:
+        url = f"http://{staging.balancer.address}"
+        return wire.ask(command.Request("GET", "/"), url=url)
+
+    words = ("maintenance", "on", "--env", "staging", "--message", "Back soon.")
+    with slack.serving() as channel:
+        told = {"SLACK_WEBHOOK_URL_STAGING": channel.url}
+        on = staging.inv(*words, **told)
+        shut, there = person(), staging.all_in()
+        off = staging.inv("maintenance", "off", "--env", "staging", **told)
+        assert soon(lambda: len(channel.messages) == 2)
+    assert (on.returncode, off.returncode) == (0, 0), on.stderr + off.stderr
+    assert (shut.status, "Back soon." in shut.body.decode()) == (503, True)
+    # Health checks go on behind the page: no host is taken out for it.
+    assert there and staging.all_in()
+    assert person().status == 200
+    assert [message["text"] for message in channel.messages] == [
+        "staging: maintenance is on: people read a page",
+        "staging: maintenance is over: people are let in",
+    ]
 
 
 def test_a_killed_deployer_leaves_nobody_out(staging: Balanced) -> None:

@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 
 from ops import maintenance, wire
+from ops.alerts import outbox
+from ops.alerts.notice import Notice
+from ops.alerts.outbox import Outbox
 from ops.command import Answer, Request
 from ops.environment import Environment
 from ops.errors import Refused, StepFailed, Usage
@@ -185,7 +188,8 @@ STAGING: Environment = replace(worlds.ENVIRONMENT, name="staging", target="ssh")
 
 def carry_out(doors: Doors, wanted: Closure | None) -> None:
     world = doors.observe()
-    maintenance._carry_out(doors, STAGING, world, world.hosts, wanted)
+    asked = wanted or replace(CLOSURE, reason="all is moved")
+    maintenance._carry_out(doors, STAGING, world, world.hosts, asked, wanted)
 
 
 def test_what_is_on_is_in_the_history_until_it_is_off() -> None:
@@ -196,7 +200,12 @@ def test_what_is_on_is_in_the_history_until_it_is_off() -> None:
     carry_out(doors, None)
     assert doors.shut == set()
     assert doors.observe().history.closure is None
-    assert [run.op for run in doors.observe().history.runs] == ["maintenance"] * 2
+    on, off = doors.observe().history.runs
+    assert (on.op, on.by, off.reason) == (
+        "maintenance",
+        "ann@laptop",
+        "off: all is moved",
+    )
 
 
 def test_one_door_that_does_not_obey_leaves_all_as_they_were() -> None:
@@ -207,6 +216,52 @@ def test_one_door_that_does_not_obey_leaves_all_as_they_were() -> None:
     assert doors.shut == set()
     assert doors.observe().history.closure is None
     assert doors.observe().history.open is None
+
+
+def test_the_team_is_told_when_it_begins_and_for_how_long_it_was() -> None:
+    asked = replace(CLOSURE, until=CLOSURE.since + 1800, reason="a new database")
+    doors = Doors()
+    on = maintenance.happening(asked, asked, doors.observe())
+    carry_out(doors, asked)
+    later = replace(CLOSURE, since=CLOSURE.since + 150)
+    off = maintenance.happening(later, None, doors.observe())
+    assert (on.op, on.next) == (
+        "maintenance on",
+        "inv maintenance off --env staging",
+    )
+    assert dict(on.notes) == {
+        "message": "Back <b>soon</b>",
+        "until": "08:30 UTC on 2027-01-15",
+        "because": "a new database",
+    }
+    assert (off.op, dict(off.notes)["lasted"]) == ("maintenance off", "2 min 30 s")
+
+
+def test_a_fleets_maintenance_is_told_a_laptops_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Notice] = []
+
+    def take(notice: Notice, *_: Any) -> str:
+        sent.append(notice)
+        return ""
+
+    environ = {"SLACK_WEBHOOK_URL": "http://127.0.0.1:1"}
+    box = Outbox(tmp_path, environ, channels={"slack": take})
+    monkeypatch.setattr(outbox, "_boxes", [box])
+    about = maintenance.happening(CLOSURE, None, Doors().observe())
+    with maintenance._told(replace(STAGING, name="prod", target="local"), about):
+        pass
+    assert sent == []
+    with maintenance._told(STAGING, about):
+        assert box.waiting() == []
+    with pytest.raises(StepFailed), maintenance._told(STAGING, about):
+        raise StepFailed("two does not look", next="inv host-setup")
+    box.flush(2.0)
+    assert [notice.title for notice in sent] == [
+        "staging: maintenance is over: people are let in",
+        "staging: maintenance off failed",
+    ]
 
 
 def test_a_host_that_was_away_is_brought_in_line() -> None:
