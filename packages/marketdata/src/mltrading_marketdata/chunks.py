@@ -6,7 +6,7 @@ calendar (`interval.period`). Whoever writes holds the lock of the symbol.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def merge_into(
     stored = _decoded(c, series_id, interval, first, last)
     total = np.zeros(3, int)
     changed: dict[int, Columns] = {}
-    for number, part in _split(new, interval):
+    for number, part in intervals.split(new, interval):
         merged, *done = merge(stored.get(number, _EMPTY), part)
         total += done
         if done[0] or done[1]:
@@ -98,18 +98,6 @@ def merge_into(
         for tier in TIERS[interval]:
             _roll(c, series_id, interval, tier, changed)
     return int(total[0]), int(total[1]), int(total[2])
-
-
-def _split(bars: Columns, interval: str) -> Iterable[tuple[int, Columns]]:
-    """Return the number of each period that bars fall into, and those bars."""
-    ts = bars["ts"]
-    first = intervals.period_of(int(ts[0]), interval)
-    last = intervals.period_of(int(ts[-1]), interval)
-    starts = [intervals.span(number, interval)[0] for number in range(first, last + 2)]
-    edges = np.searchsorted(ts, starts)
-    for number, start, end in zip(range(first, last + 1), edges, edges[1:]):
-        if start < end:
-            yield number, {name: column[start:end] for name, column in bars.items()}
 
 
 def _decoded(

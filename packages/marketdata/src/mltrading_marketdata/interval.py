@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -45,3 +46,20 @@ def span(number: int, interval: str) -> tuple[int, int]:
     months = np.array([number, number + 1]) * _MONTHS_PER_CHUNK[interval]
     start, end = months.astype("M8[M]").astype("M8[us]").astype(np.int64).tolist()
     return start, end
+
+
+def split(
+    columns: Mapping[str, np.ndarray], interval: str
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Return the number of each chunk that rows fall into, and those rows.
+
+    `columns` has an ascending `ts` of at least one element.
+    """
+    ts = columns["ts"]
+    first, last = (period_of(int(ts[at]), interval) for at in (0, -1))
+    starts = [span(number, interval)[0] for number in range(first, last + 2)]
+    edges = np.searchsorted(ts, starts).tolist()
+    for number, start, end in zip(range(first, last + 1), edges, edges[1:]):
+        if start < end:
+            part = {name: column[start:end] for name, column in columns.items()}
+            yield number, part

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,10 @@ from .changes import Changed
 from .codec import COLUMNS, Columns, gathered
 from .engine import APPLICATION
 from .errors import BadData, StoreError, UnknownSymbol
+from .features import Features
 from .hooks import SILENT, Hooks
 from .interval import Interval
+from .predictions import Predictions
 from .quality import Reject
 from .rollups import TIERS, coarsest
 from .tables import (
@@ -34,9 +35,8 @@ from .tables import (
     series,
 )
 from .tables import symbol as symbol_table
+from .times import EARLIEST, LATEST, When, as_index, next_version, span
 from .url import parse
-
-When = str | date | datetime | pd.Timestamp | None
 
 RECHECK_S = 1.0
 CACHE_BYTES = 64 * 2**20
@@ -65,15 +65,18 @@ def open_store(
     require_tls: bool = False,
     hooks: Hooks = SILENT,
     application: str = APPLICATION,
+    cache_ttl_s: float = 900.0,
 ) -> Store:
     """Return a Store; no connection is opened before the first question.
 
     `url` is sqlite:///path or postgresql:// (postgres:// too). `hooks` are told what
     happens; `application` is the name by which the server knows the connections.
-    Raises StoreError for a URL that cannot be read.
+    `cache_ttl_s` is the longest that bars are held in memory; new ones are seen within
+    RECHECK_S anyway. Raises StoreError for a URL that cannot be read.
     """
     address = parse(url, require_tls=require_tls)
-    return Store(Access(address, limits, hooks=hooks, application=application))
+    access = Access(address, limits, hooks=hooks, application=application)
+    return Store(access, cache_ttl_s=cache_ttl_s)
 
 
 class Store:
@@ -85,10 +88,12 @@ class Store:
     fork.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, cache_ttl_s: float) -> None:
         self._access = access
+        self._features = Features(self._access)
+        self._predictions = Predictions(self._access)
         self._stamps: dict[tuple[str, str], _Stamp] = {}
-        self._cache = Cache(CACHE_BYTES)
+        self._cache = Cache(CACHE_BYTES, cache_ttl_s, tell=access.hooks.cached)
 
     def __enter__(self) -> Store:
         return self
@@ -277,7 +282,7 @@ class Store:
             # It may be known and have no bars.
             self._ask_stamps(sorted(missing), "1d")
         index = pd.Index(tickers, dtype="str", name="symbol")
-        data = {"ts": _index(np.array(ts, np.int64))}
+        data = {"ts": as_index(np.array(ts, np.int64))}
         for name, column in zip(fields, values, strict=True):
             data[name] = np.array(column, np.int64 if name == "volume" else np.float64)
         for name, ratio in ratios:
@@ -303,7 +308,7 @@ class Store:
         """
         names = list(dict.fromkeys(symbols))
         _wanted([field])
-        first, last = _span(start, end)
+        first, last = span(start, end)
         wanted = {"ts", field} | ({"close"} if adjust == "all" else set())
         stamps = self._known_stamps(names, interval)
         held = self._hold(stamps, interval, first, last, wanted, adjust)
@@ -324,7 +329,7 @@ class Store:
                 values[at] = part[field]
             else:
                 values[at, np.searchsorted(grid, part["ts"])] = part[field]
-        return pd.DataFrame(values.T, index=_index(grid), columns=names, copy=False)
+        return pd.DataFrame(values.T, index=as_index(grid), columns=names, copy=False)
 
     def actions(self, symbol: str) -> pd.DataFrame:
         """Return the corporate actions of a symbol: index ts (UTC); kind, value.
@@ -340,7 +345,95 @@ class Store:
                 "kind": pd.Series([row.kind for row in rows], dtype="str"),
                 "value": np.array([row.value for row in rows], np.float64),
             }
-        ).set_index(_index(np.array([row.ts for row in rows], np.int64)))
+        ).set_index(as_index(np.array([row.ts for row in rows], np.int64)))
+
+    def features(
+        self,
+        name: str,
+        symbol: str,
+        start: When = None,
+        end: When = None,
+        *,
+        columns: Iterable[str] | None = None,
+        version: int | None = None,
+        interval: Interval = "1d",
+    ) -> pd.DataFrame:
+        """Return the rows of a feature set with start <= ts <= end: index ts (UTC).
+
+        float64 columns as they were written, NaN where a value was not known; the
+        newest version of the set by default. Raises UnknownSymbol, and StoreError for a
+        set or column that is not there.
+        """
+        symbol_id = self._known_stamps([symbol], interval)[symbol].symbol_id
+        first, last = span(start, end)
+        return self._features.read(
+            name, symbol_id, interval, first, last, columns, version
+        )
+
+    def feature_sets(self) -> pd.DataFrame:
+        """Return one row per feature set: name, version, columns (tuple of names)."""
+        return self._features.sets()
+
+    def predictions(
+        self,
+        model: str,
+        symbol: str | None = None,
+        start: When = None,
+        end: When = None,
+        *,
+        interval: Interval = "1d",
+    ) -> pd.DataFrame:
+        """Return what a model has said: index ts (UTC), the bar it was said after.
+
+        Columns symbol; horizon (int64), how many bars ahead; value, lower, upper
+        (float64, NaN for no bound), in the unit that the model states; run_id. In order
+        of ts, symbol, horizon. A model that has said nothing is an empty frame. Raises
+        UnknownSymbol.
+        """
+        if symbol is not None:
+            self._known_stamps([symbol], interval)
+        return self._predictions.read(model, symbol, *span(start, end), interval)
+
+    def models(self) -> pd.DataFrame:
+        """Return one row per model: index model; symbols, first, last (UTC), rows."""
+        return self._predictions.models()
+
+    def gaps(
+        self,
+        symbol: str,
+        start: When = None,
+        end: When = None,
+        *,
+        interval: Interval = "1d",
+    ) -> pd.DataFrame:
+        """Return the runs of bars that the exchange's hours call for and that lack.
+
+        Columns start, end (UTC, the first and the last missing bar of a run), bars
+        (int64). From the first to the last bar of the series by default. Raises
+        UnknownSymbol, and StoreError for a symbol whose exchange has no calendar.
+        """
+        from .sessions import expected, missing, sessions
+
+        stamp = self._ask_stamps([symbol], interval)[symbol]
+        own = symbol_table.c.ticker == symbol
+        query = sa.select(symbol_table.c.exchange).where(own)
+        exchange = self._access.read(lambda c: c.scalar(query))
+        first, last = span(start, end)
+        first = stamp.first_ts if start is None else first
+        last = stamp.last_ts if end is None else last
+        found = []
+        if stamp.series_id is not None or (start is not None and end is not None):
+            held = self._hold({symbol: stamp}, interval, first, last, {"ts"}, "none")
+            hours = sessions(self._access, exchange, first, last)
+            wanted = expected(hours, interval, first, last)
+            found = missing(held[symbol][0]["ts"], wanted, interval)
+        return pd.DataFrame(
+            {
+                "start": as_index(np.array([gap.start for gap in found], np.int64)),
+                "end": as_index(np.array([gap.end for gap in found], np.int64)),
+                "bars": np.array([gap.bars for gap in found], np.int64),
+            }
+        )
 
     # Writes
 
@@ -410,7 +503,7 @@ class Store:
             for row in c.execute(sa.select(series.c.id, series.c.version).where(own)):
                 version = row.version
                 if inserted or updated:
-                    version = _next_version(version)
+                    version = next_version(version)
                     c.execute(
                         series.update()
                         .where(series.c.id == row.id)
@@ -458,7 +551,7 @@ class Store:
                 c, series_id, interval, new
             )
             if inserted or updated:
-                version = _next_version(version)
+                version = next_version(version)
                 earliest = int(new["ts"][0])
                 values = chunks.tail(c, series_id, interval)
                 values |= {
@@ -479,6 +572,44 @@ class Store:
                 )
         self._forget(symbol)
         return Changed(inserted, updated, unchanged, len(refused), version)
+
+    def upsert_features(
+        self,
+        name: str,
+        symbol: str,
+        frame: pd.DataFrame,
+        *,
+        version: int,
+        interval: Interval = "1d",
+    ) -> Changed:
+        """Merge rows of a feature set for one symbol, in one transaction.
+
+        `frame`: time-zone-aware DatetimeIndex, numeric columns (NaN for not known).
+        `version` is that of the code that made them; all frames of one version have the
+        same columns. The same rows again write nothing. Raises UnknownSymbol, BadData.
+        """
+        stamps = self._ask_stamps([symbol], intervals.checked(interval))
+        own = stamps[symbol].symbol_id
+        return self._features.upsert(name, own, interval, frame, version)
+
+    def upsert_predictions(
+        self,
+        model: str,
+        frame: pd.DataFrame,
+        *,
+        run_id: str,
+        interval: Interval = "1d",
+    ) -> Changed:
+        """Add or correct predictions, in one transaction.
+
+        `frame`: time-zone-aware DatetimeIndex, the bar after which it was said; symbol,
+        horizon (bars ahead, from 1), value; lower and upper where there are bounds. A
+        prediction with the same symbol, ts and horizon replaces the old one; the same
+        again writes nothing. Raises BadData, UnknownSymbol.
+        """
+        return self._predictions.upsert(
+            model, frame, run_id, intervals.checked(interval)
+        )
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a short text under a key; the same text again writes nothing."""
@@ -576,7 +707,7 @@ class Store:
         # whatever is drawn.
         if not TIERS[interval] or stamp.n <= points or adjust == "all":
             return interval
-        first, last = _span(start, end)
+        first, last = span(start, end)
         first, last = max(first, stamp.first_ts), min(last, stamp.last_ts)
         if stamp.series_id is None or first > last:
             return interval
@@ -599,7 +730,7 @@ class Store:
         """Return columns of a range, adjusted; they may be the cache's own arrays."""
         if adjust not in ("none", "split", "all"):
             raise StoreError(f'adjust {adjust!r} is not "none", "split" or "all"')
-        first, last = _span(start, end)
+        first, last = span(start, end)
         stamps = self._known_stamps([symbol], interval)
         needs = wanted | {"ts"} | ({"close"} if adjust == "all" else set())
         held = self._hold(stamps, tier, first, last, needs, adjust)
@@ -623,45 +754,50 @@ class Store:
         adjusted for. A single series of moderate length is read whole and kept; several
         at once are read as far as asked and not kept.
         """
-        held: dict[str, Held] = {}
-        missing: dict[str, _Stamp] = {}
-        for name, stamp in stamps.items():
-            if stamp.series_id is None:
-                held[name] = _NO_BARS
-                continue
-            found = self._cache.get((stamp.series_id, tier, stamp.version))
-            self._access.hooks.cached(found is not None)
-            if found is None:
-                missing[name] = stamp
-            else:
-                held[name] = found
-        if not missing:
-            return held
-        keep = len(stamps) == 1 and all(
-            s.n <= WHOLE_SERIES_ROWS for s in stamps.values()
-        )
-        columns = set(COLUMNS) if keep else wanted
-        since = None if keep or first <= _EARLIEST else first
-        until = None if keep or adjust == "all" or last >= _LATEST else last
-        own = [s.series_id for s in missing.values() if s.series_id is not None]
-        wanted_series = self._access.one_of(chunk.c.series_id, own)
-        symbol_ids = [s.symbol_id for s in missing.values()]
+        own = {n: s for n, s in stamps.items() if s.series_id is not None}
+        held = dict.fromkeys(stamps.keys() - own.keys(), _NO_BARS)
+        if len(own) == 1:
+            ((name, stamp),) = own.items()
+            if stamp.n <= WHOLE_SERIES_ROWS:
+                held[name] = self._cache.fetch(
+                    (stamp.series_id or 0, tier, stamp.version),
+                    lambda: self._stored(own, tier, None, None, COLUMNS)[name],
+                )
+                return held
+        since = None if first <= EARLIEST else first
+        until = None if adjust == "all" or last >= LATEST else last
+        keys = {n: (s.series_id or 0, tier, s.version) for n, s in own.items()}
+        kept = {n: found for n, key in keys.items() if (found := self._cache.get(key))}
+        rest = {n: s for n, s in own.items() if n not in kept}
+        return held | kept | self._stored(rest, tier, since, until, wanted)
+
+    def _stored(
+        self,
+        stamps: dict[str, _Stamp],
+        tier: str,
+        first: int | None,
+        last: int | None,
+        wanted: Collection[str],
+    ) -> dict[str, Held]:
+        """Read raw columns and actions of several series in two questions."""
+        if not stamps:
+            return {}
+        ids = [stamp.series_id for stamp in stamps.values()]
+        series_of = self._access.one_of(chunk.c.series_id, ids)
+        symbol_ids = [stamp.symbol_id for stamp in stamps.values()]
         stored, actions = self._access.read(
             lambda c: (
-                chunks.read(c, wanted_series, tier, since, until),
-                {} if adjust == "none" and not keep else self._actions(c, symbol_ids),
+                chunks.read(c, series_of, tier, first, last),
+                self._actions(c, symbol_ids),
             )
         )
-        for name, stamp in missing.items():
-            rows = stored.get(stamp.series_id or 0, [])
-            whole = gathered(rows, wanted=columns)
-            held[name] = (whole, actions.get(stamp.symbol_id, []))
-            if keep and stamp.series_id is not None:
-                self._cache.put((stamp.series_id, tier, stamp.version), held[name])
-        return held
-
-
-_EARLIEST, _LATEST = -(2**62), 2**62
+        return {
+            name: (
+                gathered(stored.get(stamp.series_id or 0, []), wanted=wanted),
+                actions.get(stamp.symbol_id, []),
+            )
+            for name, stamp in stamps.items()
+        }
 
 
 def _unknown(names: list[str], where: str) -> UnknownSymbol:
@@ -669,11 +805,6 @@ def _unknown(names: list[str], where: str) -> UnknownSymbol:
         f"no such symbol in {where}: {', '.join(sorted(names))}",
         "list the known ones: python -m mltrading_marketdata info",
     )
-
-
-def _next_version(version: int) -> int:
-    """Return a stamp above `version` that no earlier life of the database used."""
-    return max(version + 1, time.time_ns() // 1000)
 
 
 def _wanted(columns: Iterable[str] | None) -> list[str]:
@@ -684,29 +815,10 @@ def _wanted(columns: Iterable[str] | None) -> list[str]:
     return wanted
 
 
-def _span(start: When, end: When) -> tuple[int, int]:
-    first = _EARLIEST if start is None else _microseconds(start)
-    return first, _LATEST if end is None else _microseconds(end)
-
-
-def _microseconds(when: str | date | datetime | pd.Timestamp) -> int:
-    try:
-        time_ = pd.Timestamp(when)
-        if time_.tz is None:
-            time_ = time_.tz_localize("UTC")
-        return int(time_.as_unit("us").asm8.astype(np.int64))
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"cannot read {when!r} as a time: {error}") from error
-
-
 def _cut(columns: Columns, first: int, last: int) -> Columns:
     lower = np.searchsorted(columns["ts"], first, "left")
     upper = np.searchsorted(columns["ts"], last, "right")
     return {name: column[lower:upper] for name, column in columns.items()}
-
-
-def _index(ts: np.ndarray) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(ts.view("M8[us]"), tz="UTC", name="ts")
 
 
 def _times(column: pd.Series) -> pd.Series:
@@ -737,4 +849,4 @@ def _frame(columns: Columns) -> pd.DataFrame:
         for name, column in columns.items()
         if name != "ts"
     }
-    return pd.DataFrame(data, index=_index(columns["ts"]), copy=False)
+    return pd.DataFrame(data, index=as_index(columns["ts"]), copy=False)

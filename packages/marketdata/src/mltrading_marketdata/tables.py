@@ -195,4 +195,7 @@ session = Table(
     Column("ts", BigInteger, primary_key=True, autoincrement=False),
     Column("open", BigInteger, nullable=False),
     Column("close", BigInteger, nullable=False),
+    # A pause at midday, where the exchange has one.
+    Column("break_start", BigInteger),
+    Column("break_end", BigInteger),
 )

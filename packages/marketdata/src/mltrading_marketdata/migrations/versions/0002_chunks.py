@@ -99,6 +99,8 @@ def upgrade() -> None:
         sa.Column("ts", sa.BigInteger, nullable=False),
         sa.Column("open", sa.BigInteger, nullable=False),
         sa.Column("close", sa.BigInteger, nullable=False),
+        sa.Column("break_start", sa.BigInteger),
+        sa.Column("break_end", sa.BigInteger),
         sa.PrimaryKeyConstraint("calendar", "ts", name="session_pkey"),
     )
     if op.get_context().dialect.name == "postgresql":
