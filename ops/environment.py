@@ -17,6 +17,8 @@ from ops.errors import Usage
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = Path(__file__).with_name("environments.toml")
+# How much harm it does when the data of an environment is lost.
+KINDS = ("development", "staging", "production")
 _ADDRESS = re.compile(
     r"(?:(?P<user>[a-z_][a-z0-9_-]{0,31})@)?"
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?)"
@@ -122,6 +124,7 @@ class Environment:
     sticky: tuple[str, ...] = ()
     suffix: str = ""
     fleet: Fleet | None = None
+    kind: str = "development"
 
     @property
     def state(self) -> Path:
@@ -229,6 +232,7 @@ class Environment:
             value = environ.get(name + self.suffix)
             if value:
                 values[name] = Secret(value)
+        values["ENVIRONMENT_KIND"] = self.kind
         values["WEB_WORKERS"] = str(self.web.workers)
         values["WEB_THREADS"] = str(self.web.threads)
         return values
@@ -288,6 +292,7 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         "dirty",
         "approval",
         "promotes_from",
+        "kind",
         "keep",
         "seed",
         "batch",
@@ -303,6 +308,7 @@ def _environment(name: str, row: Mapping[str, Any], file: Path) -> Environment:
         dirty=_typed(row, "dirty", bool, "true or false", at),
         approval=_typed(row, "approval", bool, "true or false", at),
         promotes_from=_source(name, row, file, at),
+        kind=_choice(row, "kind", KINDS, at),
         keep=_integer(row, "keep", at, low=1, high=100),
         seed=_choice(row, "seed", ("", "sample"), at),
         web=_record(Web, row, "web", at),

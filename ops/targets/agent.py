@@ -629,7 +629,7 @@ class Agent:
             *(path for path in listing(self.environments) if path.name not in needed),
             *(path for path in listing(self.root) if path.name.startswith(".current-")),
             *(path for path in listing(self.state) if path.name == SCRATCH),
-            *_oldest(listing(self.root / "backups"), but=keep_backups),
+            *_old_backups(listing(self.root / "backups"), but=keep_backups),
             *_oldest(listing(self.root / "wheels"), but=_WHEELS),
             *_oldest(listing(self.root / "agent"), but=_AGENTS),
         ]
@@ -738,6 +738,14 @@ def _listens(path: Path) -> bool:
 def _oldest(paths: Sequence[Path], *, but: int) -> list[Path]:
     """Return all but the newest files."""
     return sorted(paths, key=lambda path: path.stat().st_mtime)[:-but]
+
+
+def _old_backups(paths: Sequence[Path], *, but: int) -> list[Path]:
+    """Return all but the newest backups, each with what lies beside it: FILE.json."""
+    files = [path for path in paths if path.suffix != ".json"]
+    stay = {*files} - {*_oldest(files, but=but)}
+    notes = {path.with_name(f"{path.name}.json") for path in stay}
+    return [path for path in paths if path not in stay | notes]
 
 
 def _free(path: Path) -> int:

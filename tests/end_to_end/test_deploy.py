@@ -219,7 +219,7 @@ def test_the_database_keeps_its_bars_over_releases(project: Project) -> None:
 def test_db_reset_backs_up_first_and_seeds_again(project: Project) -> None:
     refused = project.inv("db-reset")
     ended = project.inv("db-reset", "--yes")
-    backups = list((project.local / "backups").iterdir())
+    backups = list((project.local / "backups").glob("*.backup"))
     assert (refused.returncode, ended.returncode) == (1, 0), ended.stderr
     assert "nobody is here to confirm" in refused.stderr
     assert len(backups) == 1

@@ -10,7 +10,7 @@ import pandas as pd
 import psycopg
 import pytest
 
-from mltrading_marketdata import Store, open_store
+from mltrading_marketdata import Store, open_store, revisions
 from mltrading_marketdata.migration import migrate
 from mltrading_marketdata.url import parse
 from tests.postgres import Server, binaries, running
@@ -150,6 +150,28 @@ def bars() -> Callable[..., pd.DataFrame]:
         return pd.DataFrame(columns | {"close": close, "volume": 100})
 
     return make
+
+
+@pytest.fixture
+def ship(tmp_path, monkeypatch):
+    """Give what adds a migration to those of this release, and ships both."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(revisions.MIGRATIONS, folder)
+    monkeypatch.setattr(revisions, "MIGRATIONS", folder)
+    monkeypatch.setattr("mltrading_marketdata.migration.MIGRATIONS", folder)
+
+    def add(upgrade, *, down="pass", head=""):
+        before = revisions.shipped()[-1]
+        number = f"{int(before) + 1:04}"
+        (folder / "versions" / f"{number}_next.py").write_text(
+            "from alembic import op\nimport sqlalchemy as sa\n"
+            "from mltrading_marketdata.indexes import build_index\n"
+            f"revision, down_revision = {number!r}, {before!r}\n{head}\n"
+            f"def upgrade():\n    {upgrade}\n\ndef downgrade():\n    {down}\n"
+        )
+        return number
+
+    return add
 
 
 def _create(server: str, name: str, template: str) -> None:

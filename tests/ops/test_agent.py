@@ -179,6 +179,17 @@ def test_pruning_keeps_the_newest_backups_whatever_their_names(agent: Agent) -> 
     assert left == {"8-old", "0001-new"}
 
 
+def test_pruning_takes_what_is_known_of_a_backup_with_it(agent: Agent) -> None:
+    for age, name in enumerate(["newest", "old", "gone"]):
+        for path in (f"{name}.dump", f"{name}.dump.json"):
+            (agent.root / "backups" / path).touch()
+            os.utime(agent.root / "backups" / path, (1e9 - age, 1e9 - age))
+    (agent.root / "backups" / "lost.dump.json").touch()
+    agent.prune([], keep_backups=1)
+    left = {path.name for path in (agent.root / "backups").iterdir()}
+    assert left == {"newest.dump", "newest.dump.json"}
+
+
 def test_a_program_that_only_names_the_pid_file_is_not_the_release(
     agent: Agent,
 ) -> None:

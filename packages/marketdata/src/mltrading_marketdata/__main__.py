@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import StoreError
+from . import marker
+from .errors import Protected, StoreError, Unavailable
+from .revisions import Observed
 from .url import Address, parse
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Call:
         self.options = options
         self._address = address
         self.environ = environ
+        # Whose we are.
+        self.mark = marker.of(environ)
 
     @property
     def address(self) -> Address:
@@ -59,14 +63,23 @@ class Call:
 
 
 def schema(call: Call) -> dict[str, Any]:
-    """Show the schema of the database and of this release."""
+    """Show the schema of database and release, whose it is and what is set aside."""
+    from . import trash
     from .preparation import schema as look
 
     found = look(call.address)
+    there = None
+    if found["kind"]:
+        there = marker.Marker(found["environment"], found["kind"])
+    found["guarded"] = marker.guarded(there, call.mark)
+    found["trash"] = [one.as_json() for one in trash.listed(call.address)]
+    of = f"of {found['environment']} ({found['kind']})" if found["kind"] else "unmarked"
     call.say(
-        f"{call.address.where}: {found['state']}, at {found['current']}, "
+        f"{call.address.where}: {of}, {found['state']}, at {found['current']}, "
         f"this release ships {found['head']}"
     )
+    for one in found["trash"]:
+        call.say(f"set aside: {one['name']}")
     return found
 
 
@@ -76,38 +89,61 @@ def migrate(call: Call) -> dict[str, Any]:
 
     observed = revisions.observe(call.address)
     revisions.refuse_foreign(observed, call.address.where)
+    marker.refuse_other(observed.marker, call.mark, call.address.where)
     pending = revisions.pending(observed)
     state = revisions.state_of(observed)
+    if call.options.dry_run:
+        return _shown(call, observed, pending, state)
     if not pending:
         call.say(f"{call.address.where}: nothing to do, {state} at {observed.current}")
         return {"applied": [], "pending": [], "state": state}
     from . import migration
 
-    if call.options.dry_run:
-        text = migration.sql(call.address, observed)
-        call.say(text)
-        return {"applied": [], "pending": pending, "state": state, "sql": text}
     applied = migration.migrate(call.address)
     call.say(f"{call.address.where}: applied {', '.join(applied) or 'nothing'}")
     return {"applied": applied, "pending": [], "state": "current"}
 
 
+def _shown(
+    call: Call, observed: Observed, pending: list[str], state: str
+) -> dict[str, Any]:
+    """Show the SQL that is pending; of a database at our head how it drifted."""
+    from . import migration
+
+    text = migration.sql(call.address, observed)
+    drift = migration.drift(call.address) if state == "current" else []
+    call.say(text or f"{call.address.where}: nothing to do, {state}")
+    for line in drift:
+        call.say(f"drift: {line}")
+    found = {"applied": [], "pending": pending, "state": state}
+    return found | {"current": observed.current, "sql": text, "drift": drift}
+
+
 def backup(call: Call) -> dict[str, Any]:
-    """Write the whole database to one file."""
+    """Write the whole database to one file, and prove it by restoring it."""
     from .backup import backup as write
 
-    path = write(call.address, call.options.path)
-    call.say(f"{call.address.where} -> {path} ({path.stat().st_size} bytes)")
-    return {"backup": str(path), "bytes": path.stat().st_size}
+    made = write(call.address, call.options.path)
+    call.say(
+        f"{call.address.where} -> {made.path} ({made.bytes} bytes, "
+        f"{made.contents.rows} rows)"
+    )
+    return made.as_json()
 
 
 def restore(call: Call) -> dict[str, Any]:
-    """Replace the whole database by a backup."""
+    """Put a backup in the place of the database, which is set aside."""
     from .backup import restore as put_back
 
-    put_back(call.address, call.options.path)
-    call.say(f"{call.options.path} -> {call.address.where}")
-    return schema(call) | {"restored": str(call.options.path)}
+    _refuse_unasked(call)
+    done = put_back(
+        call.address, call.options.path, mark=call.mark, within=call.options.within
+    )
+    call.say(
+        f"{call.options.path} -> {call.address.where}, at {done['schema']}; "
+        f"what was there: {done['aside'] or 'could not be kept'}"
+    )
+    return done
 
 
 def prepare(call: Call) -> dict[str, Any]:
@@ -126,6 +162,7 @@ def prepare(call: Call) -> dict[str, Any]:
         backup_dir=call.options.backup_dir,
         seed=call.options.seed,
         within=call.options.within,
+        mark=call.mark,
     )
     call.say(
         f"{call.address.where}: {done['state']}, applied "
@@ -372,15 +409,77 @@ def _iso(ts: int | None) -> str | None:
 
 
 def reset(call: Call) -> dict[str, Any]:
-    """Drop everything and make an empty schema; take a backup first."""
+    """Put an empty database in the place of what is there, which is set aside."""
+    from . import revisions, trash
+
+    _refuse_unasked(call)
+    revisions.refuse_foreign(revisions.observe(call.address), call.address.where)
+    done = trash.reset(call.address, mark=call.mark)
+    call.say(
+        f"{call.address.where}: empty, at {done['schema']}; what was there: "
+        f"{done['aside'] or 'nothing'}"
+    )
+    return done
+
+
+def undo(call: Call) -> dict[str, Any]:
+    """Take back what a reset or a restore has set aside."""
+    from . import trash
+
+    _refuse_unasked(call)
+    options = call.options
+    done = trash.undo(
+        call.address, options.trash, mark=call.mark, within=options.within
+    )
+    call.say(
+        f"{call.address.where}: {done['undone']} is back, at {done['schema']}; "
+        f"what was there: {done['aside']}"
+    )
+    return done
+
+
+def empty(call: Call) -> dict[str, Any]:
+    """Remove for good what was set aside some days ago."""
+    from datetime import timedelta
+
+    from . import trash
+
+    age = timedelta(days=call.options.older_than)
+    removed = trash.empty(call.address, older_than=age)
+    call.say(f"{call.address.where}: removed {', '.join(removed) or 'nothing'}")
+    return {"removed": removed}
+
+
+def mark(call: Call) -> dict[str, Any]:
+    """Say whose the database is; of one that says so already --was must name it."""
     from . import revisions
 
-    revisions.refuse_foreign(revisions.observe(call.address), call.address.where)
-    from .migration import migrate as apply
+    there = revisions.observe(call.address).marker
+    new = marker.Marker(call.options.environment, call.options.kind)
+    was = there.environment if there else ""
+    if call.options.was != was:
+        raise Protected(
+            f"{call.address.where} says that it is of {there or 'nobody'}",
+            f"to change that: --was {was or chr(39) * 2}",
+        )
+    marker.write(call.address, new, anew=True)
+    call.say(f"{call.address.where}: of {new}, before of {there or 'nobody'}")
+    return {"environment": new.environment, "kind": new.kind, "was": was}
 
-    applied = apply(call.address, fresh=True)
-    call.say(f"{call.address.where}: empty, at {applied[-1]}")
-    return {"applied": applied, "database": call.address.dialect}
+
+def _refuse_unasked(call: Call) -> None:
+    """Raise Protected where the database is not to be emptied or replaced lightly."""
+    from . import revisions
+
+    try:
+        there = revisions.observe(call.address).marker
+    except Unavailable:
+        # Damaged, so it says nothing; who asks is known.
+        there = None
+    options = call.options
+    marker.refuse_unasked(
+        call.address, there, call.mark, force=options.force, name=options.name
+    )
 
 
 def info(call: Call) -> dict[str, Any]:
@@ -412,7 +511,8 @@ def parser() -> argparse.ArgumentParser:
     add(schema)
     add(migrate).add_argument("--dry-run", action="store_true", help="print the SQL")
     add(backup).add_argument("path", type=Path, help="the file to write")
-    add(restore).add_argument("path", type=Path, help="the file to read")
+    back = add(restore)
+    back.add_argument("path", type=Path, help="the file to read")
     ready = add(prepare)
     ready.add_argument("--backup-dir", type=Path, help="where to back up to")
     ready.add_argument("--seed", choices=["sample"], help="fill an empty database")
@@ -441,7 +541,23 @@ def parser() -> argparse.ArgumentParser:
     for verb in (written, put):
         verb.add_argument("--format", choices=["csv", "parquet"], default="csv")
         verb.add_argument("--path", type=Path, required=True, help="folder to write")
-    add(reset)
+    again = add(reset)
+    revert = add(undo)
+    revert.add_argument("--trash", default="", help="which one (default: the newest)")
+    for verb in (back, again, revert):
+        verb.add_argument("--force", action="store_true", help="also production")
+        verb.add_argument("--name", default="", help="the database's name, for --force")
+    for verb in (back, revert):
+        verb.add_argument(
+            "--within", type=_range, help="0001-0099: revisions that others work on"
+        )
+    add(empty).add_argument(
+        "--older-than", type=float, default=7.0, metavar="DAYS", help="days (7)"
+    )
+    whose = add(mark)
+    whose.add_argument("environment", help="such as staging")
+    whose.add_argument("kind", choices=marker.KINDS)
+    whose.add_argument("--was", default="", help="whose it said to be")
     add(info)
     return root
 

@@ -1,174 +1,259 @@
 """Copy the whole database to one file, prove the copy, and put it back.
 
 SQLite: the online backup API, so readers and writers go on. PostgreSQL: pg_dump,
-pg_restore and psql; where and who travels in PG* variables, never in argv.
+pg_restore and psql; where and who travels in PG* variables, never in argv. Beside a
+backup lies FILE.json: what it holds, of which database, and its sha256.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import shutil
 import sqlite3
-
-# Runs pg_dump, pg_restore and psql, without a shell.
-import subprocess  # nosec B404
 import tempfile
+import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .errors import StoreError, Unavailable, explain
-from .url import Address
-
-# Everything of ours in the schema. What belongs to an extension stays.
-DROP_ALL = """
-DO $$ DECLARE name text; BEGIN
-  FOR name IN SELECT viewname FROM pg_views WHERE schemaname = current_schema() LOOP
-    EXECUTE format('DROP VIEW %I CASCADE', name);
-  END LOOP;
-  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
-    EXECUTE format('DROP TABLE %I CASCADE', name);
-  END LOOP;
-  FOR name IN SELECT oid::regprocedure::text FROM pg_proc
-      WHERE pronamespace = current_schema()::regnamespace AND NOT EXISTS (
-        SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e') LOOP
-    EXECUTE 'DROP ROUTINE ' || name || ' CASCADE';
-  END LOOP;
-END $$;
-"""
+from . import files, revisions, schemas
+from .contents import Contents, of_sqlite
+from .errors import StoreError, explain
+from .marker import Marker
+from .trash import enter_file, enter_schema
+from .url import Address, Dialect
 
 
-def backup(address: Address, path: Path) -> Path:
-    """Write a backup to `path` (its folder is made) and prove that it can be read.
+@dataclass(frozen=True)
+class Backup:
+    """A backup file and what is known of it.
 
-    The file appears whole or not at all. Raises Unavailable, StoreError.
+    `at` is when it was begun, seconds since 1970 UTC; `schema` the revision, `marker`
+    what the database said of itself. `proved`: it was restored and compared.
     """
+
+    path: Path
+    bytes: int
+    sha256: str
+    at: float
+    database: str
+    dialect: Dialect
+    schema: str | None
+    marker: str
+    contents: Contents
+    proved: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values, `backup` being the path."""
+        return {
+            "backup": str(self.path),
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "at": self.at,
+            "database": self.database,
+            "dialect": self.dialect,
+            "schema": self.schema,
+            "marker": self.marker,
+            "rows": self.contents.rows,
+            "contents": self.contents.as_json(),
+            "proved": self.proved,
+        }
+
+    @classmethod
+    def parse(cls, path: Path, text: str) -> Backup:
+        """Read what lies beside a backup. Raises ValueError."""
+        try:
+            said = json.loads(text)
+            return cls(
+                path,
+                int(said["bytes"]),
+                str(said["sha256"]),
+                float(said["at"]),
+                str(said["database"]),
+                said["dialect"],
+                said["schema"],
+                str(said["marker"]),
+                Contents.from_json(said["contents"]),
+                bool(said["proved"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{error!r} is not as it should be") from None
+
+
+def backup(address: Address, path: Path, *, prove: bool = True) -> Backup:
+    """Write a backup to `path` (its folder is made) and return what is known of it.
+
+    `prove`: it is restored, undone again, and what came back is compared with what the
+    database held, table by table. Without it the file is only read to its end. The
+    file appears whole or not at all. Raises Unavailable, StoreError.
+    """
+    at = round(time.time(), 3)
+    observed = revisions.observe(address)
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if address.dialect == "sqlite":
-            _copy_sqlite(address.file, partial)
-        else:
-            _run(address, "pg_dump", "-Fc", "--no-owner", "-f", str(partial))
-            _run(address, "pg_restore", "--list", str(partial))
+        contents = _write(address, partial, prove)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
+            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        made = Backup(
+            path,
+            partial.stat().st_size,
+            sha256,
+            at,
+            address.name,
+            address.dialect,
+            observed.current,
+            observed.marker.text if observed.marker else "",
+            contents,
+            prove or address.dialect == "sqlite",
+        )
+        # First what is known: then no backup is without it.
+        _note(beside(path), json.dumps(made.as_json()))
         partial.replace(path)
     except (OSError, sqlite3.Error) as error:
         raise explain(error, f"{address.where} -> {path}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return path
+    return made
 
 
-def restore(address: Address, path: Path) -> None:
-    """Replace everything in the database by the backup, or change nothing.
+def known(path: Path) -> Backup | None:
+    """Return what is known of a backup, None where nothing lies beside it.
 
-    Raises StoreError for a file that is no sound backup, Unavailable.
+    Raises StoreError where that can't be read, or is of another file.
+    """
+    try:
+        found = Backup.parse(path, beside(path).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{beside(path)} can't be read: {error}",
+            "remove it to restore the file without it",
+        ) from error
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != found.sha256:
+        raise StoreError(
+            f"{path} is damaged: its sha256 is {sha256[:12]}…, not "
+            f"{found.sha256[:12]}… as when it was written",
+            "use another backup",
+        )
+    return found
+
+
+def beside(path: Path) -> Path:
+    """Return where lies what is known of a backup."""
+    return path.with_name(f"{path.name}.json")
+
+
+def restore(
+    address: Address,
+    path: Path,
+    *,
+    mark: Marker | None = None,
+    within: tuple[str, str] | None = None,
+) -> dict[str, Any]:
+    """Put a backup in the place of the database; return what was done.
+
+    It is restored beside the database, compared with what is known of it, and migrated
+    to this release; then both change places at once, so who reads sees one or the
+    other. What the database said of itself stays; `mark` is for one that said nothing.
+    Raises StoreError for a file that is no sound backup, Unavailable, OutOfRange; the
+    database is as it was then.
     """
     if not path.is_file():
         raise StoreError(f"no such backup: {path}", "give the file that `backup` wrote")
     try:
+        about = known(path)
+        _refuse_kind(address, path)
         if address.dialect == "sqlite":
-            _restore_sqlite(address, path)
-        else:
-            _restore_postgresql(address, path)
+            return _restore_file(address, path, about, mark, within)
+        return _restore_schema(address, path, about, mark, within)
     except (OSError, sqlite3.Error) as error:
         raise explain(error, f"{path} -> {address.where}") from error
 
 
-def _copy_sqlite(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise Unavailable(f"no database at {source}", "check DATABASE_URL")
-    with (
-        closing(sqlite3.connect(source, timeout=5)) as old,
-        closing(sqlite3.connect(target, timeout=5)) as new,
-    ):
-        old.backup(new)
-        # The copy is one file that any reader opens: no -wal beside it.
-        new.execute("PRAGMA journal_mode=DELETE")
-        _check_integrity(new, target)
-
-
-def _check_integrity(connection: sqlite3.Connection, path: Path) -> None:
-    verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise Unavailable(f"{path} is damaged: {verdict}", "use an older backup")
-
-
-def _restore_sqlite(address: Address, path: Path) -> None:
-    with closing(sqlite3.connect(path, timeout=5)) as connection:
-        _check_integrity(connection, path)
-    address.file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _overwrite(path, address.file)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        # The old file is damaged beyond opening: put a new one in its place.
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{address.file}{suffix}").unlink(missing_ok=True)
-        _overwrite(path, address.file)
-
-
-def _overwrite(path: Path, target: Path) -> None:
-    with (
-        closing(sqlite3.connect(path, timeout=5)) as old,
-        closing(sqlite3.connect(target, timeout=5)) as new,
-    ):
-        # Reads a page first: a damaged target shows here, before anything is written.
-        new.execute("PRAGMA schema_version").fetchone()
-        old.backup(new)
-        new.execute("PRAGMA journal_mode=WAL")
-
-
-def _restore_postgresql(address: Address, path: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "restore.sql"
-        _run(
-            address,
-            "pg_restore",
-            "--no-owner",
-            "--no-acl",
-            "-f",
-            str(script),
-            str(path),
-        )
-        drop = Path(folder) / "drop.sql"
-        drop.write_text(DROP_ALL)
-        _run(
-            address,
-            "psql",
-            "--no-psqlrc",
-            "--quiet",
-            "--single-transaction",
-            "--set=ON_ERROR_STOP=1",
-            f"--file={drop}",
-            f"--file={script}",
-        )
-
-
-def _run(address: Address, tool: str, *arguments: str) -> None:
-    # No shell; argv holds paths, and secrets travel in the environment.
-    done = subprocess.run(  # nosec B603
-        [_find(tool), *arguments],
-        env=os.environ | address.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-        reason = (lines or done.stderr.splitlines() or ["no message"])[0]
-        raise Unavailable(f"{tool} for {address.where} failed: {reason}")
-
-
-def _find(tool: str) -> str:
-    found = shutil.which(tool)
-    if found is None:
-        raise StoreError(
-            f"{tool} is not installed on this machine",
-            "install the PostgreSQL client tools and put them on PATH",
-        )
+def _write(address: Address, partial: Path, prove: bool) -> Contents:
+    if address.dialect == "sqlite":
+        found = files.copy(address.file, partial)
+        assert found is not None  # nosec B101
+        return found
+    found, _ = schemas.dump(address, partial)
+    if prove:
+        schemas.load(address, partial, found, keep=False)
+    else:
+        words = ("-f", os.devnull, str(partial))
+        schemas.run(address, "pg_restore", *words, reads=partial)
     return found
+
+
+def _note(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_text(text)
+    scratch.replace(path)
+
+
+def _refuse_kind(address: Address, path: Path) -> None:
+    """Raise StoreError where a file is of the other engine, or of none."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    wanted, others = files.HEADER, schemas.HEADER
+    if address.dialect == "postgresql":
+        wanted, others = others, wanted
+    if not head.startswith(wanted):
+        of = "of another kind of database" if head.startswith(others) else "no backup"
+        raise StoreError(
+            f"{path} is {of}; {address.where} is {address.dialect}",
+            "give the file that `backup` wrote",
+        )
+
+
+def _restore_file(
+    address: Address,
+    path: Path,
+    about: Backup | None,
+    mark: Marker | None,
+    within: tuple[str, str] | None,
+) -> dict[str, Any]:
+    address.file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{address.name}.new-", dir=address.file.parent
+    ) as folder:
+        new = Path(folder) / address.name
+        files.copy(path, new, prove=False)
+        with closing(sqlite3.connect(new, timeout=5)) as connection:
+            files.verify(connection, path)
+            wrong = about.contents.differs(of_sqlite(connection)) if about else ""
+        if wrong:
+            raise StoreError(f"{path} is not what was backed up: {wrong}")
+        there = Address("sqlite", str(new), new)
+        return _done(path, there, about) | enter_file(
+            address, there, mark=mark, within=within
+        )
+
+
+def _restore_schema(
+    address: Address,
+    path: Path,
+    about: Backup | None,
+    mark: Marker | None,
+    within: tuple[str, str] | None,
+) -> dict[str, Any]:
+    name = schemas.load(address, path, about.contents if about else None, keep=True)
+    return _done(path, address, about) | enter_schema(
+        address, name, mark=mark, within=within, discard=True
+    )
+
+
+def _done(path: Path, there: Address, about: Backup | None) -> dict[str, Any]:
+    return {
+        "restored": str(path),
+        "of": about.marker if about else "",
+        "at": about.at if about else None,
+        "rows": about.contents.rows if about else None,
+        "compared": about is not None,
+    }

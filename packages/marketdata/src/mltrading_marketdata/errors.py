@@ -39,6 +39,10 @@ class OutOfRange(StoreError):
     """The schema is, or would come, outside what a release's code works on."""
 
 
+class Protected(StoreError):
+    """The database is another environment's, or one that nobody empties by mistake."""
+
+
 class UnknownSymbol(StoreError):
     """No such symbol in the store."""
 

@@ -17,20 +17,19 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from . import indexes
-from .backup import DROP_ALL
 from .engine import SQLITE_BUSY_S, WRITES, make_engine
 from .errors import Unavailable, explain
 from .revisions import MIGRATIONS, Observed, pending, shipped
+from .schemas import LOCK_KEY
 from .tables import metadata
 from .url import Address
 
 T = TypeVar("T")
 
-# Held by whoever migrates, resets or restores.
-LOCK_KEY = 0x4D4C4D49  # "MLMI"
 # While a migration waits for a table's lock, readers that come later wait behind it: so
 # it waits briefly, lets them through, and tries again.
 _TURN_MS = 100
@@ -40,17 +39,17 @@ _PATIENCE_S = 60
 _POLL_S = 0.05
 
 
-def migrate(address: Address, *, fresh: bool = False) -> list[str]:
+def migrate(address: Address, schema: str | None = None) -> list[str]:
     """Bring the database to the head of this release; return what was applied.
 
-    What is pending, and `fresh` (drop every table first), is one transaction; a
-    migration that says `concurrently = True` ends it and is run on its own, except
-    where the database is still empty. One migrator at a time. On PostgreSQL a table's
-    lock is waited for in short turns, so that readers never queue behind it for long.
+    What is pending is one transaction; a migration that says `concurrently = True`
+    ends it and is run on its own, except where the database is still empty. One
+    migrator at a time. On PostgreSQL a table's lock is waited for in short turns, so
+    that readers never queue behind it for long; `schema` names one that is not in use.
     Raises Unavailable.
     """
-    with _engine(address) as engine:
-        applied = _in_turns(engine, address, lambda c: _upgrade(c, fresh))
+    with _engine(address, schema) as engine:
+        applied = _in_turns(engine, address, _upgrade)
         while following := _following(_current(engine)):
             if following in _marked():
                 applied += _outside(engine, address, following)
@@ -115,7 +114,7 @@ def wait_for_lock(connection: sa.Connection, *, session: bool = False) -> None:
 
 
 @contextmanager
-def _engine(address: Address) -> Iterator[sa.Engine]:
+def _engine(address: Address, schema: str | None = None) -> Iterator[sa.Engine]:
     """Give an engine of one connection that writes; explain what the driver says."""
     try:
         if address.dialect == "sqlite":
@@ -123,6 +122,8 @@ def _engine(address: Address) -> Iterator[sa.Engine]:
         engine = make_engine(
             address, pool_size=1, pool_timeout_s=5, statement_timeout_s=0
         )
+        if schema is not None:
+            event.listen(engine, "connect", _search_in(schema))
         try:
             yield engine.execution_options(**{WRITES: True})
         finally:
@@ -131,6 +132,16 @@ def _engine(address: Address) -> Iterator[sa.Engine]:
         raise explain(error.orig or error, address.where) from error
     except (OSError, sqlite3.Error) as error:
         raise explain(error, address.where) from error
+
+
+def _search_in(schema: str) -> Callable[[Any, Any], None]:
+    def set_path(connection: Any, _: Any) -> None:
+        connection.execute(
+            "SELECT set_config('search_path', quote_ident(%s), false)", [schema]
+        )
+        connection.commit()
+
+    return set_path
 
 
 def _in_turns(
@@ -156,15 +167,8 @@ def _in_turns(
     )
 
 
-def _upgrade(connection: sa.Connection, fresh: bool = False) -> list[str]:
+def _upgrade(connection: sa.Connection) -> list[str]:
     """Apply what is pending up to the first migration that runs alone."""
-    if fresh and connection.dialect.name == "postgresql":
-        connection.execute(sa.text(DROP_ALL))
-    elif fresh:
-        found = sa.inspect(connection).get_table_names()
-        everything = sa.MetaData()
-        everything.reflect(connection, only=found)
-        everything.drop_all(connection)
     before = MigrationContext.configure(connection).get_current_revision()
     if before is not None and before not in shipped():
         return []

@@ -6,16 +6,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import revisions
+from . import marker, revisions
 from .errors import StoreError
+from .marker import Marker
 from .url import Address
 
 
 def schema(address: Address) -> dict[str, Any]:
-    """Return head, current, pending, min_supported, max_supported and state."""
+    """Return how the database stands to this release, and what it says of itself.
+
+    That is head, current, pending, min_supported, max_supported and state; the name of
+    the database, and the environment and kind that it is marked with, or None.
+    """
     observed = revisions.observe(address)
     low, high = revisions.supported()
+    mark = observed.marker
     return {
+        "name": address.name,
+        "environment": mark.environment if mark else None,
+        "kind": mark.kind if mark else None,
         "head": revisions.shipped()[-1],
         "current": observed.current,
         "pending": revisions.pending(observed),
@@ -31,19 +40,23 @@ def prepare(
     backup_dir: Path | None = None,
     seed: str | None = None,
     within: tuple[str, str] | None = None,
+    mark: Marker | None = None,
 ) -> dict[str, Any]:
     """Bring the database to this release's schema, then seed it if it has no series.
 
-    A database that holds something is backed up to `backup_dir` before a migration. A
-    database that a newer release has migrated is left as it is (state "ahead"): its
-    migrations are made so that this release can still read it. `within` are the
-    revisions on which the releases work that may get traffic again.
+    A database that holds something is backed up to `backup_dir` before a migration,
+    and the file is read to its end; it is not restored for proof, as a deploy would
+    load a server that serves with it. A database that a newer release has migrated is
+    left as it is (state "ahead"): its migrations are made so that this release can
+    still read it. `within` are the revisions on which the releases work that may get
+    traffic again; `mark` is what a database is marked with that has no marker.
 
     Raises StoreError; OutOfRange, and changes nothing, where a release could not work
-    on the outcome.
+    on the outcome; Protected where the database is marked as another environment's.
     """
     observed = revisions.observe(address)
     revisions.refuse_foreign(observed, address.where)
+    marker.refuse_other(observed.marker, mark, address.where)
     revisions.refuse_out_of_range(observed, address.where, within)
     applied: list[str] = []
     saved: Path | None = None
@@ -52,8 +65,11 @@ def prepare(
         from .migration import migrate
 
         if backup_dir is not None and observed.tables:
-            saved = backup(address, backup_dir / _backup_name(address, observed))
+            path = backup_dir / _backup_name(address, observed)
+            saved = backup(address, path, prove=False).path
         applied = migrate(address)
+    if mark is not None and observed.marker is None:
+        marker.write(address, mark)
     ingested = 0
     if seed is not None and not observed.filled:
         ingested = _seed(address, seed)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from .errors import OutOfRange, Unavailable, explain
+from .marker import Marker
 from .url import Address
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -28,12 +29,13 @@ State = Literal["empty", "behind", "current", "ahead", "foreign"]
 @dataclass(frozen=True)
 class Observed:
     """A database as found: revision, number of tables, whether it has series
-    (all of them, when they come from a seed).
+    (all of them, when they come from a seed), what it says of itself.
     """
 
     current: str | None
     tables: int
     filled: bool
+    marker: Marker | None = None
 
 
 def shipped() -> list[str]:
@@ -126,7 +128,7 @@ def _observe_postgresql(address: Address) -> Observed:
 
 
 def _look(execute: Callable[[str], Any], tables: set[str]) -> Observed:
-    current, filled = None, False
+    current, filled, said = None, False, None
     if "alembic_version" in tables:
         current = execute("SELECT version_num FROM alembic_version").fetchone()
     if {"series", "meta"} <= tables:
@@ -134,7 +136,10 @@ def _look(execute: Callable[[str], Any], tables: set[str]) -> Observed:
         # Set while a seed runs: one that was cut off is carried on, not taken for done.
         cut_off = "SELECT value FROM meta WHERE key = 'seeding' AND value <> ''"
         filled = filled and execute(cut_off).fetchone() is None
-    return Observed(current[0] if current else None, len(tables), filled)
+    if "meta" in tables:
+        said = execute("SELECT value FROM meta WHERE key = 'environment'").fetchone()
+    mark = Marker.parse(said[0]) if said else None
+    return Observed(current[0] if current else None, len(tables), filled, mark)
 
 
 def refuse_foreign(observed: Observed, where: str) -> None:

@@ -37,6 +37,13 @@ class Address:
         return self.path
 
     @property
+    def name(self) -> str:
+        """Return what people call the database: that of the file, or on the server."""
+        if self.path is not None:
+            return self.path.name
+        return self.environment.get("PGDATABASE", "")
+
+    @property
     def sqlalchemy(self) -> str:
         """Return the URL that SQLAlchemy reads."""
         if self.path is not None:
