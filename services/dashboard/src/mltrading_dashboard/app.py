@@ -197,6 +197,7 @@ def _store(settings: Settings, hooks: Hooks | None = None):
         require_tls=settings.database_ssl_require,
         hooks=hooks or Hooks(),
         application=budget.WEB,
+        cache_ttl_s=settings.cache_ttl_seconds,
     )
 
 

@@ -1,6 +1,7 @@
-"""The questions the pages ask of the store, remembered for a while.
+"""The questions the pages ask of the store, each asked at most once a second.
 
-A remembered answer keeps the pages up through a short outage of the database.
+New bars are seen within FRESH_S. A remembered answer keeps the pages up through an
+outage of the database that is shorter than the cache's time to live.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import TypeVar
 
 import pandas as pd
 
+from mltrading_marketdata import PoolExhausted, Unavailable
+
 LARGEST = 256
 # A drawn page weighs some 200 kB and is asked for again within seconds, if at all.
 PAGES = 24
-PAGE_S = 10.0
+FRESH_S = 1.0
 
 
 T = TypeVar("T")
@@ -36,7 +39,11 @@ class Provenance:
 
 
 class Data:
-    """Answers from `store`, each kept for `ttl` seconds of `clock`."""
+    """Answers from `store`, fresh ones while it can be asked.
+
+    One that is older than FRESH_S of `clock` is given only while the store cannot
+    answer, and never one that is older than `ttl` seconds.
+    """
 
     def __init__(self, store, *, ttl: float, clock: Callable[[], float]) -> None:
         self._store = store
@@ -62,8 +69,8 @@ class Data:
         return self._ask(("provenance",), self._provenance)
 
     def page(self, key: Hashable, draw: Callable[[], T]) -> T:
-        """Return a drawn page, the same for everybody who looks within seconds."""
-        return self._remember(self._pages, PAGES, min(self._ttl, PAGE_S), key, draw)
+        """Return a drawn page, the same for everybody who looks within a second."""
+        return self._remember(self._pages, PAGES, key, draw)
 
     def _provenance(self) -> Provenance:
         info = self._store.info()
@@ -72,17 +79,24 @@ class Data:
         return Provenance(sources, pd.Timestamp(last) if last is not None else None)
 
     def _ask(self, key, load):
-        return self._remember(self._kept, LARGEST, self._ttl, key, load)
+        return self._remember(self._kept, LARGEST, key, load)
 
-    def _remember(self, kept, largest, ttl, key, load):
+    def _remember(self, kept, largest, key, load):
         now = self._clock()
         with self._lock:
-            entry = kept.get(key)
-        if entry and entry[0] > now:
-            return entry[1]
-        answer = load()
+            asked, answered, answer = kept.get(key, (None, None, None))
+        if asked is not None and now < asked + min(FRESH_S, self._ttl):
+            return answer
+        try:
+            answer = load()
+        except (PoolExhausted, Unavailable):
+            if answered is None or now >= answered + self._ttl:
+                raise
+        else:
+            answered = now
         with self._lock:
-            kept[key] = (now + ttl, answer)
+            # Whoever was told no is not asked again by everybody at once.
+            kept[key] = (now, answered, answer)
             kept.move_to_end(key)
             while len(kept) > largest:
                 kept.popitem(last=False)
