@@ -581,10 +581,11 @@ def _tidy(
     world: World, host: Host, *, keep: set[int | None], environment: Environment
 ) -> list[Step]:
     """Return the end of a deploy: older releases are stopped, then removed."""
-    # What this host served until now stands by here, whatever the others served.
-    keep = {*keep, host.current}
-    steps = _drain(host, keep)
-    stay = retained(world, host, environment.keep, keep)
+    # What this host served until now stands by here, whatever the others served; but
+    # not a release that was put back while this host was away.
+    known = world.history.standing.get(host.current or 0, "good")
+    steps = _drain(host, {*keep, host.current} if known == "good" else keep)
+    stay = retained(world, host, environment.keep, {*keep, host.current})
     gone = [slot.number for slot in host.slots if slot.number not in stay]
     text = f"remove {_names(gone)}" if gone else "remove leftovers"
     steps.append(Step("prune", host.name, text, optional=True))
