@@ -74,9 +74,15 @@ PARTS = (
     Part("cc", ("cc", "gcc"), "gcc", "the faults that a campaign plants in processes"),
     Part("libc", ("/usr/include/stdio.h",), "libc6-dev", "the same"),
     Part("haproxy", ("haproxy", "/usr/sbin/haproxy"), "haproxy", "their balancer"),
+    Part(
+        "redis",
+        ("valkey-server", "redis-server"),
+        "redis-server",
+        "the cache that processes may share",
+    ),
 )
 # What Debian starts right after it is installed, and nothing here wants running.
-STARTED = ("postgresql", "nginx", "haproxy")
+STARTED = ("postgresql", "nginx", "haproxy", "redis-server")
 
 
 @dataclass(frozen=True, slots=True)

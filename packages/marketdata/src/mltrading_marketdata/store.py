@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,9 @@ from .tables import symbol as symbol_table
 from .times import EARLIEST, LATEST, When, as_index, next_version, span
 from .url import parse
 
+if TYPE_CHECKING:
+    from .shared import Shared
+
 RECHECK_S = 1.0
 CACHE_BYTES = 64 * 2**20
 WHOLE_SERIES_ROWS = 250_000
@@ -66,17 +69,24 @@ def open_store(
     hooks: Hooks = SILENT,
     application: str = APPLICATION,
     cache_ttl_s: float = 900.0,
+    cache_url: str = "",
 ) -> Store:
     """Return a Store; no connection is opened before the first question.
 
     `url` is sqlite:///path or postgresql:// (postgres:// too). `hooks` are told what
     happens; `application` is the name by which the server knows the connections.
     `cache_ttl_s` is the longest that bars are held in memory; new ones are seen within
-    RECHECK_S anyway. Raises StoreError for a URL that cannot be read.
+    RECHECK_S anyway. `cache_url` names a Valkey or Redis that several processes share,
+    "" for none. Raises StoreError for a URL that cannot be read.
     """
     address = parse(url, require_tls=require_tls)
     access = Access(address, limits, hooks=hooks, application=application)
-    return Store(access, cache_ttl_s=cache_ttl_s)
+    shared = None
+    if cache_url:
+        from .shared import open_shared
+
+        shared = open_shared(cache_url, cache_ttl_s)
+    return Store(access, cache_ttl_s=cache_ttl_s, shared=shared)
 
 
 class Store:
@@ -88,8 +98,11 @@ class Store:
     fork.
     """
 
-    def __init__(self, access: Access, *, cache_ttl_s: float) -> None:
+    def __init__(
+        self, access: Access, *, cache_ttl_s: float, shared: Shared | None = None
+    ) -> None:
         self._access = access
+        self._shared = shared
         self._features = Features(self._access)
         self._predictions = Predictions(self._access)
         self._stamps: dict[tuple[str, str], _Stamp] = {}
@@ -761,7 +774,7 @@ class Store:
             if stamp.n <= WHOLE_SERIES_ROWS:
                 held[name] = self._cache.fetch(
                     (stamp.series_id or 0, tier, stamp.version),
-                    lambda: self._stored(own, tier, None, None, COLUMNS)[name],
+                    lambda: self._whole(name, stamp, tier),
                 )
                 return held
         since = None if first <= EARLIEST else first
@@ -769,7 +782,33 @@ class Store:
         keys = {n: (s.series_id or 0, tier, s.version) for n, s in own.items()}
         kept = {n: found for n, key in keys.items() if (found := self._cache.get(key))}
         rest = {n: s for n, s in own.items() if n not in kept}
-        return held | kept | self._stored(rest, tier, since, until, wanted)
+        read = self._stored(rest, tier, since, until)
+        return (
+            held
+            | kept
+            | {
+                name: (gathered(rows, wanted=wanted), actions)
+                for name, (rows, actions) in read.items()
+            }
+        )
+
+    def _whole(self, name: str, stamp: _Stamp, tier: str) -> Held:
+        """Read a whole series, from the shared cache where there is one."""
+        stamps = {name: stamp}
+        if self._shared is None:
+            rows, actions = self._stored(stamps, tier, None, None)[name]
+            return gathered(rows), actions
+        from . import shared
+
+        where = self._access.address.where
+        key = shared.key(where, stamp.series_id or 0, tier, stamp.version)
+        value = self._shared.get(key)
+        found = None if value is None else shared.unpacked(value)
+        if found is None:
+            found = self._stored(stamps, tier, None, None)[name]
+            self._shared.put(key, shared.packed(*found))
+        rows, actions = found
+        return gathered(rows), actions
 
     def _stored(
         self,
@@ -777,9 +816,8 @@ class Store:
         tier: str,
         first: int | None,
         last: int | None,
-        wanted: Collection[str],
-    ) -> dict[str, Held]:
-        """Read raw columns and actions of several series in two questions."""
+    ) -> dict[str, tuple[list[chunks.Stored], list[Action]]]:
+        """Read the chunks and actions of several series in two questions."""
         if not stamps:
             return {}
         ids = [stamp.series_id for stamp in stamps.values()]
@@ -793,7 +831,7 @@ class Store:
         )
         return {
             name: (
-                gathered(stored.get(stamp.series_id or 0, []), wanted=wanted),
+                stored.get(stamp.series_id or 0, []),
                 actions.get(stamp.symbol_id, []),
             )
             for name, stamp in stamps.items()

@@ -198,6 +198,7 @@ def _store(settings: Settings, hooks: Hooks | None = None):
         hooks=hooks or Hooks(),
         application=budget.WEB,
         cache_ttl_s=settings.cache_ttl_seconds,
+        cache_url=settings.cache_url,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
+CACHES = ("valkey", "valkeys", "redis", "rediss", "unix")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 TRUE = ("1", "true", "yes", "on")
 FALSE = ("0", "false", "no", "off")
@@ -27,7 +28,8 @@ class SettingsError(ValueError):
 class Settings:
     """The settings of one process.
 
-    `database_url` carries a password, so it is left out of the repr.
+    The addresses of the database and the cache carry passwords, so they are left out of
+    the repr.
     """
 
     environment: str
@@ -37,6 +39,7 @@ class Settings:
     database_ssl_require: bool = False
     database_statement_timeout_ms: int = 500
     cache_ttl_seconds: int = 300
+    cache_url: str = field(default="", repr=False)
     log_level: str = "info"
     release: str = "dev"
     artefact: str = ""
@@ -67,6 +70,7 @@ class Settings:
                 "DATABASE_STATEMENT_TIMEOUT_MS", 500, 10, 60_000
             ),
             cache_ttl_seconds=read.number("CACHE_TTL_SECONDS", 300, 0, 86_400),
+            cache_url=read.cache("CACHE_URL"),
             log_level=read.choice("LOG_LEVEL", "info", LOG_LEVELS),
             release=read.text("MLTRADING_RELEASE", "dev", r"[\w.:+-]{1,64}"),
             artefact=read.text("MLTRADING_ARTEFACT", "", r"[\w.:+-]{0,128}"),
@@ -102,15 +106,24 @@ class _Reader:
         return _bounded(value, low, high, lambda a: SettingsError(name, value, a))
 
     def database(self, name: str) -> str:
-        allowed = f"a URL that starts with {', '.join(SCHEMES)}"
         if name not in self.environ:
-            raise SettingsError(name, None, allowed)
+            raise SettingsError(name, None, _begins(SCHEMES))
+        return self.url(name, SCHEMES)
+
+    def cache(self, name: str) -> str:
+        return self.url(name, CACHES) if self.environ.get(name) else ""
+
+    def url(self, name: str, schemes: tuple[str, ...]) -> str:
         url = self.environ[name]
         scheme = urlsplit(url).scheme
-        if scheme not in SCHEMES:
+        if scheme not in schemes:
             # Only the scheme is shown: the rest may hold a password.
-            raise SettingsError(name, f"{scheme}://…", allowed)
+            raise SettingsError(name, f"{scheme}://…", _begins(schemes))
         return url
+
+
+def _begins(schemes: tuple[str, ...]) -> str:
+    return f"a URL that starts with {', '.join(schemes)}"
 
 
 def _bounded(
