@@ -410,12 +410,18 @@ def restart(c, env="local", host="", dry_run=False):
     operate.restart(env, host=host, dry_run=dry_run)
 
 
-@verb(help={**_ENV, **_DRY})
-def prune(c, env="local", dry_run=False):
-    """Remove old releases, environments and backups that no rollback needs."""
+@verb(
+    help={
+        **_ENV,
+        "days": "how long what a reset has set aside is kept",
+        **_DRY,
+    }
+)
+def prune(c, env="local", days=7.0, dry_run=False):
+    """Remove old releases, environments, backups, and databases set aside."""
     from ops import operate
 
-    operate.prune(env, dry_run=dry_run)
+    operate.prune(env, days=days, dry_run=dry_run)
 
 
 @verb(
@@ -507,12 +513,74 @@ def down(c, env="local", dry_run=False):
     delivery.down(env, dry_run=dry_run)
 
 
-@verb(help={**_ENV, "yes": "do not ask", **_DRY})
-def db_reset(c, env="local", yes=False, dry_run=False):
-    """Empty the database and seed it again; a backup is taken first."""
+_SURE = {
+    "yes": "do not ask; production is asked all the same",
+    "force": "also a database that is production; needs its name",
+    "name": "the database's name, for --force where nobody can type it",
+}
+
+
+@verb(
+    help={**_ENV, "undo": "take back what was set aside last", **_SURE, **_DRY, **_JSON}
+)
+def db_reset(
+    c, env="local", undo=False, yes=False, force=False, name="", dry_run=False,
+    json=False,
+):  # fmt: skip
+    """Set the database aside for an empty one, after a backup; or take it back."""
     from ops import database
 
-    database.reset(env, yes=yes, dry_run=dry_run)
+    database.reset(
+        env, undo=undo, yes=yes, force=force, database=name, dry_run=dry_run,
+        as_json=json,
+    )  # fmt: skip
+
+
+@verb(
+    help={
+        **_ENV,
+        "path": "also bring the file to this machine: a new file, or a folder",
+        "list": "instead: show the backups that the environment's hosts keep",
+        **_DRY,
+        **_JSON,
+    }
+)
+def db_backup(c, env="local", path="", list=False, dry_run=False, json=False):
+    """Back the database up, and prove the backup by restoring it."""
+    from ops import backups
+
+    backups.backup(env, path=path, listed=list, dry_run=dry_run, as_json=json)
+
+
+@verb(
+    help={
+        **_ENV,
+        "backup": "name of one that the environment keeps: inv db-backup --list",
+        "path": "or: a file of this machine",
+        **_SURE,
+        **_DRY,
+        **_JSON,
+    }
+)
+def db_restore(
+    c, env="local", backup="", path="", yes=False, force=False, name="", dry_run=False,
+    json=False,
+):  # fmt: skip
+    """Put a backup in the place of the database, which is set aside."""
+    from ops import backups
+
+    backups.restore(
+        env, backup=backup, path=path, yes=yes, force=force, database=name,
+        dry_run=dry_run, as_json=json,
+    )  # fmt: skip
+
+
+@verb(help={**_ENV, "dry-run": "print the SQL and change nothing", **_JSON})
+def migrate(c, env="local", dry_run=False, json=False):
+    """Bring the database to the schema of what serves, after a backup."""
+    from ops import database
+
+    database.migrate(env, dry_run=dry_run, as_json=json)
 
 
 @verb(

@@ -26,6 +26,7 @@ from ops import wire
 from ops.errors import Refused, StepFailed
 from ops.lines import hidden
 from ops.targets import processes, written
+from ops.targets.vault import Vault
 
 if TYPE_CHECKING:
     from ops.targets.agent import Agent
@@ -149,6 +150,24 @@ class Hands:
             return set()
         # It may have been started with its own value of a secret, and with today's.
         return hidden(own, names) | hidden(now, names)
+
+    # Backups ---------------------------------------------------------------------
+
+    def backups(self) -> list[dict[str, Any]]:
+        """Return the backups that are kept here, newest first; see `Vault.listed`."""
+        return Vault(self.agent.root).listed()
+
+    def note_of(self, name: str) -> str:
+        """Return all that is known of a backup, as text; "" for nothing."""
+        return Vault(self.agent.root).note(name)
+
+    def read_backup(self, name: str, offset: int) -> bytes:
+        """Return the part of a backup that begins at an offset, b"" behind its end."""
+        return Vault(self.agent.root).read(name, offset)
+
+    def keep(self, name: str, sha256: str, note: str, path: Path) -> dict[str, Any]:
+        """Take a file in among the backups, with what is known of it."""
+        return Vault(self.agent.root).keep(name, sha256, note, path)
 
     # Run a program ---------------------------------------------------------------
 

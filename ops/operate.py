@@ -309,10 +309,11 @@ def plan_restart(world: World, environment: Environment, name: str = "") -> Plan
     return Plan("restart", environment.name, tuple(steps), number, number, notes)
 
 
-def prune(name: str, *, dry_run: bool = False) -> None:
+def prune(name: str, *, days: float = 7.0, dry_run: bool = False) -> None:
     """Remove releases beyond those kept, unused environments, old backups, leftovers.
 
-    What has traffic, what runs, and the last good releases stay.
+    And what of the database was set aside more than some `days` ago. What has traffic,
+    what runs, and the last good releases stay.
     """
     environment = load(name)
     report.say(f"prune {environment.name}", "bold")
@@ -320,18 +321,27 @@ def prune(name: str, *, dry_run: bool = False) -> None:
         closing(open_target(environment)) as target,
         acting(target, environment, "a prune", 0.0, dry_run) as world,
     ):
-        plan = plan_prune(world, environment)
+        plan = plan_prune(world, environment, days)
         if not _only_shown(plan, dry_run):
             Rollout(target, environment, by_whom()).carry_out(plan)
 
 
-def plan_prune(world: World, environment: Environment) -> Plan:
-    """Return the plan that removes what no rollback needs. Pure."""
+def plan_prune(world: World, environment: Environment, days: float = 7.0) -> Plan:
+    """Return the plan that removes what no rollback and no undo needs. Pure."""
     steps = []
     for host in world.reached:
         gone = [f"v{number}" for number in _gone(world, host, environment)]
         text = f"remove {', '.join(gone)} and leftovers" if gone else "remove leftovers"
         steps.append(Step("prune", host.name, text, budget=60.0))
+    if world.current is not None and world.serving:
+        # The database is one for all hosts. It may be away, which is no reason to
+        # leave the rest as it is.
+        host, budget = world.serving[0].name, float(environment.budget.migrate)
+        text = f"remove what of the database was set aside {days:g} days ago"
+        release = world.current
+        steps.append(
+            Step("empty", host, text, release, budget, optional=True, days=days)
+        )
     notes = _left_out(world)
     return Plan("prune", environment.name, tuple(steps), None, world.current, notes)
 

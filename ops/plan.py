@@ -176,6 +176,37 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
     )
 
 
+def plan_migrate(world: World, environment: Environment) -> Plan:
+    """Return the plan that brings the database to what serves.
+
+    A deploy does the same; it is for a database that was restored or moved since.
+
+    Raises:
+        Refused: nothing is deployed, or a release that may get traffic again could not
+            live with it.
+    """
+    number = world.current
+    if number is None or not world.serving:
+        raise Refused(
+            f"nothing is deployed on {environment.name}",
+            next=f"inv deploy --env {environment.name}",
+        )
+    host, record = world.serving[0], world.record(number)
+    within = _within(world, world.reached, record) if record else ""
+    step = _migrate(host, number, environment, len(world.hosts), within)
+    return Plan("migrate", environment.name, (step,), None, number)
+
+
+def bounds(world: World) -> str:
+    """Return the revisions on which all releases work that may get traffic again.
+
+    Such as "0001-0099"; "" where none of them says so.
+    """
+    found = _kept_schemas(world, world.reached).values()
+    low = max((each.min_supported for each in found), default="")
+    return f"{low}-{min(each.max_supported for each in found)}" if low else ""
+
+
 def plan_up(world: World, environment: Environment) -> Plan:
     """Return the plan that starts what should serve: after a reboot, or `inv down`.
 

@@ -247,6 +247,9 @@ class Rollout:
                 return act(step.host, "halt", number=number, timeout=budget)
             case "close":
                 return act(step.host, "close", timeout=budget)
+            case "empty":
+                days = step.days
+                return act(step.host, "empty", number=number, days=days, timeout=budget)
             case "prune":
                 return act(step.host, "prune", numbers=self._prunable(step.host))
         raise StepFailed(f"no such step: {step.verb}", where=step.host)

@@ -18,8 +18,8 @@ class Step:
     migration may bring the database to, such as 0001-0099, and `hosts` how many hosts
     will ask that database for connections. `share`: percent of the
     traffic that the host gets, None for its usual part. `strict`: too little traffic
-    to judge by is a no. An `optional` step may fail without making the deploy fail:
-    traffic is safe.
+    to judge by is a no. `days`: how long ago what goes was set aside. An `optional`
+    step may fail without making the deploy fail: traffic is safe.
     """
 
     verb: str
@@ -35,6 +35,7 @@ class Step:
     peers: tuple[str, ...] = ()
     share: int | None = None
     strict: bool = False
+    days: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

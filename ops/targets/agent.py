@@ -46,6 +46,10 @@ _WHEELS = 30
 _AGENTS = 6
 # Seconds for which a look at a release's files holds; before a start all are read.
 _FRESH = 5.0
+# What of the data layer may be asked at any time, since it only reads.
+CONSULTED = frozenset(("info", "schema"))
+# What stands in words for the data layer for this environment's backups.
+BACKUPS = "{backups}"
 # In a release's folder: while it is there, /readyz answers 503 "draining".
 MARK = "run/drain"
 
@@ -373,8 +377,14 @@ class Agent:
     ) -> dict[str, Any]:
         """Run the data layer of a release: migrate, seed, back up, ingest, reset.
 
-        It hears of the `hosts` of the environment where they matter.
+        A word that begins with BACKUPS is a path there. It hears of the `hosts` of the
+        environment where they matter.
         """
+        folder = str(self.root / "backups")
+        arguments = [
+            folder + word.removeprefix(BACKUPS) if word.startswith(BACKUPS) else word
+            for word in arguments
+        ]
         # In the environment: a release that does not know of it passes it over.
         known = {"MLTRADING_HOSTS": str(hosts)} if hosts else {}
         command = ("-m", "mltrading_marketdata", *arguments, "--json")
@@ -399,6 +409,23 @@ class Agent:
                 next=said.get("hint") or "inv doctor",
             )
         return said
+
+    def consult(
+        self, number: int, arguments: Sequence[str], timeout: float
+    ) -> dict[str, Any]:
+        """Ask the data layer of a release something that changes nothing.
+
+        Raises:
+            Refused: it would change something.
+        """
+        shows = arguments[0] == "migrate" and "--dry-run" in arguments
+        if arguments[0] not in CONSULTED and not shows:
+            raise Refused(f"{arguments[0]} is not asked without the lease")
+        return self.data(number, arguments, timeout)
+
+    def empty(self, number: int, days: float, timeout: float) -> dict[str, Any]:
+        """Remove for good what of the database was set aside so many days ago."""
+        return self.data(number, ["empty", "--older-than", f"{days:g}"], timeout)
 
     def migrate(
         self,

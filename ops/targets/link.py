@@ -35,7 +35,8 @@ MODULES = (
     *("release", "shell", "wire", "world"),
     *("targets/__init__", "targets/agent", "targets/closed", "targets/doors"),
     *("targets/haproxy", "targets/keepers", "targets/processes", "targets/protocol"),
-    *("targets/session", "targets/sticky", "targets/store", "targets/written"),
+    *("targets/session", "targets/sticky", "targets/store", "targets/vault"),
+    "targets/written",
 )
 # Seconds: to connect and log in, and for the agent's first word after that.
 CONNECT = 5.0

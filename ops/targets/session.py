@@ -45,8 +45,8 @@ BREAKABLE = frozenset(
 # What changes the host, and so needs the lease and its epoch.
 EFFECTS = frozenset(
     (
-        *("record", "adopt", "boot", "catch_up", "close", "data", "front", "halt"),
-        "make",
+        *("record", "adopt", "boot", "catch_up", "close", "data", "empty", "front"),
+        *("halt", "keep", "make"),
         *("mark", "migrate", "prune", "reload", "reopen", "retire", "shut", "stage"),
         *("stop", "switch", "unmark", "wheels"),
     )
@@ -54,11 +54,16 @@ EFFECTS = frozenset(
 # What the agent itself and its hands do, with the same arguments as in one process.
 AGENTS = frozenset(
     (
-        *("boot", "close", "data", "front", "halt", "migrate", "prune", "record_of"),
-        *("reopen", "retire", "shut", "stop", "switch"),
+        *("boot", "close", "consult", "data", "empty", "front", "halt", "migrate"),
+        *("prune", "record_of", "reopen", "retire", "shut", "stop", "switch"),
     )
 )
-HANDS = frozenset(("configuration", "end_holders", "holders", "reload", "written"))
+HANDS = frozenset(
+    (
+        *("backups", "configuration", "end_holders", "holders", "note_of"),
+        *("read_backup", "reload", "written"),
+    )
+)
 
 
 class HostAgent(Agent):
@@ -246,6 +251,11 @@ class Verbs:
 
     def wheels(self, shas: Sequence[str]) -> None:
         self.store.take_wheels(shas, self.stream)
+
+    def keep(self, name: str, sha256: str, note: str) -> dict[str, Any]:
+        from ops.targets.vault import Vault
+
+        return Vault(self.agent.root).receive(name, sha256, note, self.stream)
 
     def stage(
         self, release: str, shas: Sequence[str], environ: dict[str, str]

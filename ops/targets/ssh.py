@@ -43,9 +43,19 @@ PROMPT = 30.0
 _ENDING = 20.0
 
 # Verbs that need no lease: they change nothing, or end whoever holds it.
-FREE = frozenset(("configuration", "end_holders", "holders", "written"))
+FREE = frozenset(
+    (
+        *("backups", "configuration", "end_holders", "holders", "note_of"),
+        *("read_backup", "written"),
+    )
+)
 # Verbs that change nothing, so that it is no harm to ask twice.
-LOOKS = frozenset(("ask", "ask_door", "holder", "key", "look", "record_of", "written"))
+LOOKS = frozenset(
+    (
+        *("ask", "ask_door", "backups", "consult", "holder", "key", "look"),
+        *("note_of", "read_backup", "record_of", "written"),
+    )
+)
 
 Found = TypeVar("Found")
 
@@ -464,6 +474,12 @@ class SshTarget:
                 return self._install(host, **arguments)
             case "stage":
                 return self._stage(host, **arguments)
+            case "consult":
+                return self._ask(host, verb, limit=limit, **arguments)
+            case "keep":
+                path, sha256 = arguments.pop("path"), arguments["sha256"]
+                files = [(sha256, path)]
+                return self._effect(host, verb, files=files, **arguments)
             case "leave":
                 return self._leave(host, **arguments)
             case "join":

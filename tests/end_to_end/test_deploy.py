@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
+import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -226,6 +229,54 @@ def test_db_reset_backs_up_first_and_seeds_again(project: Project) -> None:
     with sqlite3.connect(f"file:{backups[0]}?mode=ro", uri=True) as database:
         assert database.execute("select count(*) from series").fetchone()[0] > 0
     database.close()
+
+
+def sees(project: Project, wanted: int) -> bool:
+    """Ask what serves for a symbol's page until it has a status, for half a minute."""
+    until = time.monotonic() + 30
+    page = f"{project.status()['url']}charts/AAPL"
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(page) as answer:
+                found = answer.status
+        except urllib.error.HTTPError as error:
+            found = error.code
+            error.close()
+        if found == wanted:
+            return True
+    return False
+
+
+def test_what_serves_sees_a_reset_an_undo_and_a_restore(
+    project: Project, tmp_path: Path
+) -> None:
+    """The workers hold the database open all the while, and none is renewed."""
+    before = project.status()
+    made = project.inv("db-backup", "--path", str(tmp_path / "copy"), "--json")
+    assert made.returncode == 0 and json.loads(made.stdout)["proved"], made.stderr
+    emptied = ("exec", "--command", "python -m mltrading_marketdata reset")
+    for back in (
+        ("db-reset", "--undo", "--yes"),
+        ("db-restore", "--path", str(tmp_path / "copy"), "--yes"),
+    ):
+        assert sees(project, 200)
+        assert project.inv(*emptied).returncode == 0
+        assert sees(project, 404)
+        ended = project.inv(*back)
+        assert ended.returncode == 0, ended.stderr
+        assert sees(project, 200)
+    after = project.status()
+    assert (after["healthy"], after["processes"]) == (True, before["processes"])
+    ops = [event["op"] for event in project.journal() if event["phase"] == "end"]
+    assert ops[-3:] == ["db-backup", "db-undo", "db-restore"]
+
+
+def test_a_migration_has_nothing_to_do_after_a_deploy(project: Project) -> None:
+    shown = project.inv("migrate", "--dry-run", "--json")
+    said = json.loads(shown.stdout)
+    assert (said["pending"], said["drift"], said["state"]) == ([], [], "current")
+    ended = project.inv("migrate", "--json")
+    assert json.loads(ended.stdout)["applied"] == []
 
 
 def test_a_second_ingest_writes_nothing(project: Project) -> None:

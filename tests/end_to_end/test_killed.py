@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -129,6 +130,22 @@ def test_a_release_whose_processes_were_killed_comes_back_with_up(
     (folder / "app.pid").write_text("1")
     assert project.inv("up").returncode == 0
     assert answers(project, status["url"]) == status["current"]
+
+
+def test_a_killed_restore_leaves_the_old_database_or_the_new_one(
+    project: Project,
+) -> None:
+    made = json.loads(project.inv("db-backup", "--json").stdout)
+    words = ("db-restore", "--backup", made["name"], "--yes")
+    kill_at(project, "restore", project.start(*words))
+    ended = up(project)
+    assert ended.returncode == 0, ended.stderr
+    database = sqlite3.connect(project.local / "data" / "mltrading.db")
+    (series,) = database.execute("select count(*) from series").fetchone()
+    (verdict,) = database.execute("pragma integrity_check").fetchone()
+    database.close()
+    assert (series, verdict) == (5, "ok")
+    assert project.status()["unfinished"] is None
 
 
 def test_a_killed_db_reset_is_finished_by_the_next_command(project: Project) -> None:

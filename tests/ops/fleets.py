@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +73,7 @@ class Link:
         self, verb: str, *, under: int = 0, needs: Sequence[int] = (), **arguments: Any
     ) -> Any:
         arguments.pop("limit", None)
+        files = arguments.pop("files", None)
         if self.cable.pulled:
             self.close("the connection was cut")
         if self.lost:
@@ -78,11 +81,24 @@ class Link:
         self.cable.asked.append(verb)
         request = {"verb": verb, "epoch": under, "late": 0.0, "needs": needs}
         self.session._fence(request, verb)
+        if files is not None:
+            self._stream(files)
         found = self.session.verbs.named(verb)(**_sent(arguments))
         if self.cable.loses == verb:
             self.close("the connection was cut")
             raise Unreachable(self.lost)
         return _sent({"ok": found})["ok"]
+
+    def _stream(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Let the agent read files as they come over a wire."""
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for name, path in files:
+                archive.add(path, arcname=name)
+        stream = self.session.verbs.stream
+        stream.begin()
+        stream.chunks.put(out.getvalue())
+        stream.chunks.put(b"")
 
 
 def _sent(message: dict[str, Any]) -> dict[str, Any]:

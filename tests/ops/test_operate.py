@@ -134,13 +134,14 @@ def test_pruning_names_what_goes_and_keeps_what_a_rollback_needs() -> None:
     slots = {str(n): "dead x" for n in range(1, 5)} | {"5": "alive y"}
     standing = {str(n): "good" for n in range(1, 6)}
     world = worlds.world({"current": 5, "slots": slots, "standing": standing})
-    (step,) = plan_prune(world, worlds.ENVIRONMENT).steps
+    step, last = plan_prune(world, worlds.ENVIRONMENT, 3).steps
     assert (step.verb, step.text) == ("prune", "remove v1, v2, v3 and leftovers")
+    assert (last.verb, last.release, last.days, last.optional) == ("empty", 5, 3, True)
 
 
 def test_pruning_leaves_what_runs() -> None:
     world = worlds.world({"current": 2, "slots": {"1": "alive a", "2": "alive b"}})
-    (step,) = plan_prune(world, worlds.ENVIRONMENT).steps
+    step, _ = plan_prune(world, worlds.ENVIRONMENT).steps
     assert step.text == "remove leftovers"
 
 
