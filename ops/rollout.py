@@ -259,7 +259,10 @@ class Rollout:
         from ops.plan import retained
 
         world = self.target.observe()
-        host = next(host for host in world.reached if host.name == name)
+        host = next((host for host in world.reached if host.name == name), None)
+        if host is None:
+            # Nothing is lost: what is left there goes with the next deploy.
+            raise StepFailed("it can't be reached any more", where=name)
         shipped = self.shipment.release.number if self.shipment else None
         alive = {slot.number for slot in host.slots if slot.processes}
         stay = retained(

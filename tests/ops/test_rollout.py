@@ -204,3 +204,34 @@ def test_a_rollback_that_fails_ends_only_what_it_has_started() -> None:
             Plan("rollback", "staging", steps, 1, 2)
         )
     assert target.stopped == [("cold", 1)]
+
+
+class Gone:
+    """Two hosts of which one is lost after all traffic has moved, before pruning."""
+
+    def __init__(self) -> None:
+        self.ended: list[dict[str, Any]] = []
+
+    def record(self, event: dict[str, Any]) -> None:
+        if event["phase"] == "end":
+            self.ended.append(event["facts"])
+
+    def act(self, host: str, verb: str, **_: Any) -> dict[str, Any]:
+        return {}
+
+    def settle(self) -> None:
+        """Nothing is on its way."""
+
+    def observe(self) -> World:
+        said = {"current": 2, "slots": {"2": "alive a"}, "front": 80}
+        away = {"name": "two", "unreachable": "no connection"}
+        return worlds.world({**said, "hosts": [{"name": "one"}, away]})
+
+
+def test_a_host_that_is_lost_before_pruning_puts_nothing_back() -> None:
+    """The campaign found it: a trace, and traffic went back from a good release."""
+    steps = tuple(Step("prune", host, "", optional=True) for host in ("one", "two"))
+    target = Gone()
+    rollout = Rollout(target, worlds.ENVIRONMENT, "ann", moved=True)
+    assert rollout.carry_out(Plan("deploy", "staging", steps, 2, 1)) == "good"
+    assert [each["outcome"] for each in target.ended] == ["good"]
