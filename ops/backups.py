@@ -72,7 +72,7 @@ def backup(
             made = act("backup", ["backup", f"{BACKUPS}/{kept}"], host=host)
             if wanted:
                 begun = time.monotonic()
-                _fetch(target, host, kept, wanted, str(made["sha256"]))
+                _fetch(target, host, kept, wanted, made.get("sha256", ""))
                 report.step("ok", "fetch", str(wanted), time.monotonic() - begun)
 
         done = journalled(target, environment, "db-backup", work)
@@ -212,6 +212,8 @@ def _fetch(target: Target, host: str, name: str, path: Path, sha256: str) -> Non
     digest, at = hashlib.sha256(), 0
     try:
         with partial.open("wb") as file:
+            # All that the database holds: for nobody else to read.
+            partial.chmod(0o600)
             while True:
                 part = target.act(host, "read_backup", name=name, offset=at)
                 chunk = bytes(part) if isinstance(part, bytes | bytearray) else b""

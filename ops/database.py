@@ -404,11 +404,14 @@ def _sql(environment: Environment, said: Mapping[str, Any], as_json: bool) -> No
 
 
 def _summary(step: str, facts: Mapping[str, Any]) -> str:
-    """Return what a step has found, in a few words."""
-    if step == "backup":
+    """Return what a step has found, in a few words.
+
+    A release that is older than this checkout may say less.
+    """
+    if step == "backup" and "sha256" in facts:
         short = facts["sha256"][:12]
         return f"{facts['backup']}, {facts['rows']:,} rows, sha256 {short}"
-    if step in ("reset", "undo", "restore"):
+    if step in ("reset", "undo", "restore") and "aside" in facts:
         came = f"{facts['undone']} is back; " if step == "undo" else ""
         applied = f", applied {', '.join(facts['applied'])}" if came else ""
         aside = facts["aside"] or "nothing"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -226,6 +227,7 @@ def test_a_damaged_database_file_gives_way_and_is_kept(sqlite_url, tmp_path):
     assert done["reopen"] and schema(address)["state"] == "current"
     (kept,) = address.file.parent.glob("*.damaged-*")
     assert kept.read_bytes().startswith(b"not a database")
+    assert trash.empty(address, older_than=timedelta()) == [kept.name]
 
 
 # Out of room, and killed --------------------------------------------------------------
@@ -252,6 +254,7 @@ restore(parse(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.integration
 def test_a_restore_that_is_killed_half_way_leaves_the_old_file_whole(
     filled_file, tmp_path
 ):
@@ -336,6 +339,7 @@ def test_a_restore_that_is_killed_half_way_leaves_the_old_schema(
     assert bars_of(address) == 600
 
 
+@pytest.mark.integration
 def test_without_room_for_the_copy_nothing_changes(filled, tmp_path):
     """The kernel lets no file grow beyond a few pages, as a disk that is full does."""
     made = backup(filled, tmp_path / "copy")

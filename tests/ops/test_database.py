@@ -357,6 +357,11 @@ def test_what_migrates_hears_what_all_releases_can_read() -> None:
         plan_migrate(nothing, worlds.ENVIRONMENT)
 
 
+def test_a_release_that_is_older_may_say_less_of_what_it_did() -> None:
+    assert database._summary("backup", {"backup": "x", "bytes": 5}).endswith("bytes 5")
+    assert database._summary("reset", {"database": "sqlite"}) == "database sqlite"
+
+
 # On a fleet ---------------------------------------------------------------------------
 
 

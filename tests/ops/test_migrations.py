@@ -81,6 +81,7 @@ QUICK = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SLOW)
 def test_what_lets_others_wait_is_red_with_its_statement(
     tmp_path: Path, name: str
@@ -92,6 +93,7 @@ def test_what_lets_others_wait_is_red_with_its_statement(
     assert "symbol" in verdict.findings.splitlines()[1]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", QUICK)
 def test_what_nobody_waits_for_is_green(tmp_path: Path, name: str) -> None:
     assert linted(tmp_path, *QUICK[name]).state == "green"

@@ -98,35 +98,46 @@ def undo(
         return done | enter_schema(address, chosen.name, mark=mark, within=within)
     aside = _file(address, chosen.name)
     with _scratch(address) as there:
-        _explained(address, lambda: files.copy(aside, there.file, prove=False))
+        with _explaining(address):
+            files.copy(aside, there.file, prove=False)
         done |= enter_file(address, there, mark=mark, within=within)
     files.discard(aside)
     return done
 
 
 def empty(address: Address, *, older_than: timedelta) -> list[str]:
-    """Remove for good what is aside for longer, and leftovers; return the names."""
-    limit = datetime.now(UTC) - older_than
-    old = [one.name for one in listed(address) if one.at <= limit]
+    """Remove for good what is aside for longer; return the names.
+
+    And what a killed reset or restore has left, once nobody can be at it any more.
+    Raises StoreError.
+    """
+    now = datetime.now(UTC)
+    old = [one.name for one in listed(address) if one.at <= now - older_than]
+    left = now - min(older_than, timedelta(hours=1))
     if address.dialect == "sqlite":
-        for name in old:
-            files.discard(_file(address, name))
-        # What a killed reset or restore has left beside the database.
-        for path in address.file.parent.glob(f".{address.name}.*"):
-            if datetime.fromtimestamp(path.stat().st_mtime, UTC) <= limit:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-                old.append(path.name)
-        return old
+        with _explaining(address):
+            return _empty_folder(address, old, now - older_than, left)
     with schemas.connected(address) as c:
+        kind = schemas.INCOMING
+        old += [name for name, at in schemas.listed(c, kind) if at <= left]
         for name in old:
             schemas.drop(c, name)
-        # What a killed reset or restore has left: nobody makes one now.
-        with c.transaction():
-            schemas.lock(c)
-            for name, _ in schemas.listed(c, schemas.INCOMING):
-                schemas.drop(c, name)
-                old.append(name)
     return old
+
+
+def _empty_folder(
+    address: Address, old: list[str], limit: datetime, left: datetime
+) -> list[str]:
+    for name in old:
+        files.discard(_file(address, name))
+    removed = list(old)
+    folder, damaged = address.file.parent, f"{address.name}.damaged-*"
+    for pattern, before in ((f".{address.name}.*", left), (damaged, limit)):
+        for path in folder.glob(pattern):
+            if datetime.fromtimestamp(path.stat().st_mtime, UTC) <= before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed.append(path.name)
+    return removed
 
 
 def enter_file(
@@ -154,10 +165,12 @@ def enter_file(
         marker.write(there, said, anew=True)
     done = {"applied": applied, "schema": schema, "database": address.name}
     if sound:
-        _explained(address, lambda: files.replace(address.file, there.file, aside))
+        with _explaining(address):
+            files.replace(address.file, there.file, aside)
         return done | {"aside": f"trash_{at:{_STAMP}}", "reopen": False}
     # There is none, or nobody can read it: it makes way, damaged as it is.
-    _explained(address, lambda: _give_way(address, there.file))
+    with _explaining(address):
+        _give_way(address, there.file)
     return done | {"aside": "", "reopen": True}
 
 
@@ -231,9 +244,10 @@ def _scratch(address: Address) -> Iterator[Address]:
         yield Address("sqlite", str(path), path)
 
 
-def _explained(address: Address, work: Any) -> None:
+@contextmanager
+def _explaining(address: Address) -> Iterator[None]:
     try:
-        work()
+        yield
     except (OSError, sqlite3.Error) as error:
         raise explain(error, address.where) from error
 
