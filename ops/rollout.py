@@ -708,13 +708,24 @@ def _until_yes(
             time.sleep(_PAUSE)
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def signals_interrupt() -> AbstractContextManager[None]:
-    """Make SIGTERM and a lost terminal end a command the way Ctrl-C does."""
+    """Make SIGTERM and a lost terminal end a command the way Ctrl-C does, once.
+
+    Whoever hits Ctrl-C twice would interrupt what puts traffic back, or the very line
+    that guards it.
+    """
+    interrupted = False
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            raise KeyboardInterrupt
 
-    return _signals((signal.SIGTERM, signal.SIGHUP), interrupt)
+    return _signals(_ENDING, interrupt)
 
 
 def signals_wait() -> AbstractContextManager[None]:
@@ -722,7 +733,7 @@ def signals_wait() -> AbstractContextManager[None]:
 
     A handler, not SIG_IGN: what is ignored would be ignored by a release booted here.
     """
-    return _signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda *_: None)
+    return _signals(_ENDING, lambda *_: None)
 
 
 @contextmanager

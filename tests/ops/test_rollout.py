@@ -14,7 +14,7 @@ from ops.command import Answer, Request
 from ops.errors import GateFailed, Locked, StepFailed
 from ops.plan import Plan, Step
 from ops.release import Release
-from ops.rollout import Rollout
+from ops.rollout import Rollout, signals_interrupt
 from ops.world import World
 from tests.ops import worlds
 
@@ -235,3 +235,14 @@ def test_a_host_that_is_lost_before_pruning_puts_nothing_back() -> None:
     rollout = Rollout(target, worlds.ENVIRONMENT, "ann", moved=True)
     assert rollout.carry_out(Plan("deploy", "staging", steps, 2, 1)) == "good"
     assert [each["outcome"] for each in target.ended] == ["good"]
+
+
+def test_only_the_first_ctrl_c_interrupts() -> None:
+    """The campaign found it: the second one came before traffic was put back."""
+    with signals_interrupt():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
