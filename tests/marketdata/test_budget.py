@@ -75,7 +75,7 @@ def test_no_pool_is_small_enough_for_a_full_server():
 @pytest.mark.integration
 def test_the_server_tells_its_limits_and_who_is_there(cluster, postgres_url):
     before = observe(parse(postgres_url))
-    assert (before.maximum, before.reserved) == (60, 3)
+    assert (before.maximum, before.reserved) == (100, 3)
     with (
         psycopg.connect(cluster.url),
         open_store(postgres_url, Limits(pool_size=1), application=WEB) as web,

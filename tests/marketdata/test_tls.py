@@ -1,19 +1,16 @@
 """DATABASE_SSL_REQUIRE against a server with TLS and one without."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from pathlib import Path
 
 import psycopg
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from mltrading_marketdata import StoreError, Unavailable, open_store
 from mltrading_marketdata.url import parse
+from tests import certificates
+from tests.postgres import with_tls
 
 SERVER = pytest.mark.integration
 HOST = "127.0.0.1"
@@ -42,34 +39,13 @@ def over_tcp(cluster, postgres_url) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def certificate(cluster) -> tuple[str, str]:
+def certificate(cluster, postgres_url) -> tuple[list[str], Path]:
     """Return the settings for a certificate of our own making, and its file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
-    today = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(today - timedelta(days=1))
-        .not_valid_after(today + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    public = made.public_bytes(serialization.Encoding.PEM)
-    owner = cluster.data.stat()
-    for file, content in (("server.key", private), ("server.crt", public)):
-        path = cluster.data / file
-        path.write_bytes(content)
-        path.chmod(0o600)
-        os.chown(path, owner.st_uid, owner.st_gid)
-    return "ssl=on", str(cluster.data / "server.crt")
+    with psycopg.connect(postgres_url) as c:
+        if c.execute("SHOW ssl_library").fetchone() == ("",):
+            pytest.skip("this PostgreSQL is built without TLS; Debian's has it")
+    file, key = certificates.make(cluster.data, HOST)
+    return with_tls(file, key), file
 
 
 @contextmanager
@@ -82,7 +58,7 @@ def reading(url: str, **options: bool) -> Iterator[bool]:
 @SERVER
 def test_what_is_required_is_used(over_tcp, certificate):
     settings, _ = certificate
-    with reading(over_tcp(settings), require_tls=True) as encrypted:
+    with reading(over_tcp(*settings), require_tls=True) as encrypted:
         assert encrypted is True
 
 
@@ -98,15 +74,17 @@ def test_a_server_without_it_is_refused_where_it_is_required(over_tcp):
 
 
 @SERVER
-def test_a_certificate_is_verified_where_the_url_says_so(over_tcp, certificate):
+def test_a_certificate_is_verified_where_the_url_says_so(
+    over_tcp, certificate, tmp_path
+):
     settings, file = certificate
-    url = f"{over_tcp(settings)}?sslmode=verify-full&sslrootcert="
-    with reading(url + file, require_tls=True) as encrypted:
+    url = f"{over_tcp(*settings)}?sslmode=verify-full&sslrootcert="
+    with reading(f"{url}{file}", require_tls=True) as encrypted:
         assert encrypted is True
-    other = file.replace(".crt", ".other")
-    os.replace(file, other)
-    with pytest.raises(Unavailable, match="certificate"):
-        with reading(url + file, require_tls=True):
+    (tmp_path / "other").mkdir()
+    other, _ = certificates.make(tmp_path / "other", HOST)
+    with pytest.raises(Unavailable, match="certificate that is not trusted"):
+        with reading(f"{url}{other}", require_tls=True):
             pass
 
 

@@ -155,6 +155,7 @@ def test_fleets_have_the_numbers_that_were_asked_for(
     config = found.config
     assert (config["DATABASE_POOL_SIZE"], config["CACHE_TTL_SECONDS"]) == (pool, ttl)
     assert (config["LOG_LEVEL"], config["DASH_DEBUG"]) == (level, "false")
+    assert config["DATABASE_SSL_REQUIRE"] == "true"
     assert (found.target, found.dirty) == ("ssh", False)
 
 
