@@ -178,7 +178,5 @@ def environments(text: str) -> str:
     for name, value in values.items():
         if value is not None:
             text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
-    return text.replace(
-        'from_environment = ["DATABASE_URL"]',
-        f'from_environment = ["DATABASE_URL", "{SECRET}"]',
-    )
+    old = "from_environment = ["
+    return text.replace(old, f'{old}"{SECRET}", ')
