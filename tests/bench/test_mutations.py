@@ -11,6 +11,7 @@ from ops import grounds
 from tests.ops.checkouts import checkout
 
 
+@pytest.mark.integration
 def test_no_change_gets_an_answer_of_before_it(tmp_path: Path) -> None:
     assert mutations.simple(60, 7, tmp_path) == []
 

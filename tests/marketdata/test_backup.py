@@ -32,6 +32,9 @@ from mltrading_marketdata.preparation import schema
 from mltrading_marketdata.url import parse
 from tests.marketdata.databases import answer, execute
 
+# Whole databases are written, set aside and brought back.
+pytestmark = pytest.mark.integration
+
 # What a schema may hold beside tables.
 OBJECTS = (
     "CREATE VIEW tickers AS SELECT ticker FROM symbol",

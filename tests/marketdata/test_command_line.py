@@ -21,6 +21,7 @@ def run(capsys, url, *argv):
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.integration
 def test_prepare_with_nothing_to_do_imports_nothing_heavy(sqlite_url):
     probe = (
         "import sys; from mltrading_marketdata.__main__ import main;"
@@ -33,6 +34,7 @@ def test_prepare_with_nothing_to_do_imports_nothing_heavy(sqlite_url):
     assert done.stdout.split(b"\n")[0] == b"0 set()", done.stderr
 
 
+@pytest.mark.integration
 def test_each_verb_gives_one_object(capsys, sqlite_url, tmp_path):
     copy = str(tmp_path / "copy")
     assert run(capsys, sqlite_url, "schema")[1]["state"] == "current"
@@ -75,6 +77,7 @@ def test_a_source_that_asks_to_wait_is_exit_one_with_the_way_on(
     assert run(capsys, sqlite_url, "runs")[1]["runs"][0]["state"] == "stopped"
 
 
+@pytest.mark.integration
 def test_bars_are_invented_exported_and_their_rejects_listed(
     capsys, sqlite_url, tmp_path
 ):
@@ -102,6 +105,7 @@ def test_bars_are_invented_exported_and_their_rejects_listed(
     }
 
 
+@pytest.mark.integration
 def test_both_sides_of_two_machines_are_verbs(capsys, sqlite_url, tmp_path):
     source = ("--source", "sample", "--symbols", "FB,IBM")
     request = run(capsys, "", "describe", *source)[1]

@@ -36,6 +36,7 @@ def other(sqlite_template, tmp_path):
         yield opened
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_an_export_ingested_again_is_the_same(store, other, tmp_path, form):
     ingest(store, SampleSource(), ["AAPL", "FB"])
@@ -51,6 +52,7 @@ def test_an_export_ingested_again_is_the_same(store, other, tmp_path, form):
     pd.testing.assert_frame_equal(symbols, store.symbols().drop("ACME"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_minutes_keep_their_time(store, other, tmp_path, form):
     now = pd.Timestamp("2026-03-20", tz="UTC")

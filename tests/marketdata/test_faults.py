@@ -283,6 +283,7 @@ def store_on_postgres(postgres_url):
 WRITERS, EACH = 4, 150
 
 
+@pytest.mark.integration
 def test_processes_that_write_to_one_file_never_meet_a_locked_one(sqlite_url, reach):
     access = reach(sqlite_url)
     with access.writing() as c:
@@ -379,6 +380,7 @@ def test_workers_of_gunicorn_give_900_right_answers(gunicorn):
     assert (right.total(), set(right)) == (900, seen)
 
 
+@pytest.mark.integration
 def test_a_disk_that_is_full_is_told_and_mended_by_space(tmp_path):
     """In a mount namespace of its own, on a file system of one megabyte."""
     alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-euc"]

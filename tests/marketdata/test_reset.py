@@ -24,6 +24,9 @@ from mltrading_marketdata.preparation import prepare, schema
 from mltrading_marketdata.url import parse
 from tests.marketdata.databases import answer, execute
 
+# Whole databases are written, set aside and brought back.
+pytestmark = pytest.mark.integration
+
 PROD = Marker("prod", "production")
 STAGING = Marker("staging", "staging")
 

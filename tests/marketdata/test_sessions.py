@@ -57,6 +57,7 @@ def listed(store, bars):
     return store
 
 
+@pytest.mark.integration
 def test_a_holiday_and_a_weekend_are_no_gaps(listed):
     gaps = listed.gaps("ACME")
     assert gaps["bars"].tolist() == [2]
@@ -79,6 +80,7 @@ def test_half_a_day_before_christmas_is_not_missed(store, bars):
     assert later["bars"].tolist() == [2]
 
 
+@pytest.mark.integration
 def test_hours_that_are_known_are_not_made_again(listed, monkeypatch):
     listed.gaps("ACME")
     monkeypatch.setattr("mltrading_marketdata.sessions._made", None)

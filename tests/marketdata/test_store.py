@@ -183,6 +183,7 @@ def test_symbols_keep_what_a_later_source_does_not_know(store):
     assert (row["name"], row["sector"], done.updated) == ("Acme", "Tools", 1)
 
 
+@pytest.mark.integration
 def test_writers_at_the_same_time_lose_nothing(store, url, bars):
     whole = bars(60)
 
@@ -196,6 +197,7 @@ def test_writers_at_the_same_time_lose_nothing(store, url, bars):
     assert store.bars("ACME")["close"].tolist() == whole["close"].tolist()
 
 
+@pytest.mark.integration
 def test_a_forked_child_reads_right_answers(store, bars):
     store.upsert_bars("ACME", "1d", bars(50), source="test")
     store.version("ACME")

@@ -448,6 +448,7 @@ def test_force_without_a_reason_is_a_usage_error(
     assert holder.poll() is None
 
 
+@pytest.mark.integration
 def test_force_ends_the_holder_and_the_journal_says_why(
     agent: Agent, holder: subprocess.Popen[bytes]
 ) -> None:
@@ -459,6 +460,7 @@ def test_force_ends_the_holder_and_the_journal_says_why(
     assert Lease(agent.state).held_by() is None
 
 
+@pytest.mark.integration
 def test_a_number_in_a_file_is_not_enough_to_be_ended(
     agent: Agent, holder: subprocess.Popen[bytes]
 ) -> None:
@@ -479,12 +481,14 @@ def test_somebody_who_took_it_meanwhile_is_not_ended(
     assert holder.poll() is None
 
 
+@pytest.mark.integration
 def test_a_holder_that_does_not_listen_is_killed(agent: Agent) -> None:
     deaf = holding(agent, "deaf")
     facts = Hands(agent).end_holders(1, 0.05)
     assert (facts, deaf.wait(10)) == ({"ended": [deaf.pid], "killed": 1}, -9)
 
 
+@pytest.mark.integration
 def test_a_step_that_outlives_its_deployer_is_found_by_the_lock(agent: Agent) -> None:
     agent.lease.take("a deploy", "bob@ci", tell=print)
     held = agent.lease.descriptor
