@@ -604,7 +604,7 @@ def ingest(c, env="local", source="sample", path="", symbols="", json=False):
         "name": "menu, first-run, switch, deploy, pipeline or faults",
         "runs": "how often each is measured",
         "seed": "of the faults that are drawn",
-        "only": "comma-separated numbers of runs of that seed, to do them again",
+        "only": "comma-separated parts: numbers of runs of faults, or ci,tests",
     },
     positional=["name"],
 )

@@ -1,73 +1,74 @@
 """What the pipeline costs, against the same tools one after another in the same run.
 
-The tree is a clone of this checkout with a large part of pandas' sources beside it,
-formatted, all in a throw-away folder. Machines are noisy, so ratios are of processor
-seconds unless they say wall.
+The gates are asked about a clone of this checkout with a large part of pandas' sources
+beside it, formatted; the rest is measured on a clone as it is. All is done in a
+throw-away folder. Machines are noisy, so ratios are of processor seconds unless they
+say wall.
 """
 
 from __future__ import annotations
 
 import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import menu, mutations
-from bench.checkout import Checkout
+from bench import menu, mutations, whole
 from bench.run import figure
+from bench.tree import Cost, Tree
 from ops import report
 from ops.environment import ROOT
+from ops.errors import Usage
 
-PARTS = ("core/arrays", "core/indexes", "core/groupby", "core/dtypes", "io")
+SOURCES = ("core/arrays", "core/indexes", "core/groupby", "core/dtypes", "io")
 FEWEST_LINES = 100_000
 PER_FILE = "black,isort,flake8,bandit"
 RUFF = "ruff==0.17.6"
 CHANGES = {"simple": 3000, "real": 1000}
+LIST = "inv --list to that of an empty tasks.py, wall"
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a command took: processor and wall seconds."""
+def measure(runs: int, only: str = "") -> dict[str, Any]:
+    """Measure every promise of the pipeline, or the named parts of it.
 
-    cpu: float
-    wall: float
+    `runs` is how often the short ones are measured.
 
-
-def measure(runs: int) -> dict[str, Any]:
-    """Measure every promise of the pipeline; `runs` is how often the short ones are."""
-    figures: list[dict[str, Any]] = []
+    Raises:
+        Usage: there is no part of this name.
+    """
+    parts = [name for name in only.split(",") if name] or list(PARTS)
+    for name in parts:
+        if name not in PARTS:
+            raise Usage(
+                f'the bench has no part "{name}"',
+                where="--only",
+                allowed=", ".join(PARTS),
+            )
+    found: dict[str, Any] = {"figures": []}
     with tempfile.TemporaryDirectory(prefix="mlt-pipeline-") as folder:
-        made = _Made(Path(folder))
-        figures += _quality(made, runs or 15)
-        report.say("  build")
-        figures += _build(made)
-        report.say("  changes at random")
-        figures += _changes(Path(folder))
-        report.say("  damaged advisory databases")
-        figures.append(_silent())
-    figures += menu.measure(runs or 15)["figures"][-1:]
-    figures[-1]["what"] = "inv --list to that of an empty tasks.py, wall"
-    return {"figures": figures, "lines": made.lines, "files": made.files}
+        for name in PARTS:
+            if name in parts:
+                report.say(f"  {name}")
+                place = Path(folder, name)
+                place.mkdir()
+                said = PARTS[name](place, runs or 15)
+                figures = found["figures"] + said["figures"]
+                found |= {**said, "figures": figures}
+    return found if len(parts) == len(PARTS) else {**found, "partial": True}
 
 
-class _Made:
-    """The throw-away tree, and commands that run in it."""
+class _Made(Tree):
+    """Such a tree with a large part of pandas' sources in it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        checkout = Checkout(folder)
-        self.root = checkout.root
-        self.environ = checkout.environ() | {"BLACK_CACHE_DIR": str(folder / "black")}
-        self.environ |= {"MLTRADING_CACHE": str(folder / "verdicts")}
-        report.say("  a large tree, formatted")
+        super().__init__(folder)
+        report.say("    a large tree, formatted")
         self._fill()
         files = sorted(self.root.rglob("*.py"))
         self.files = len(files)
@@ -79,7 +80,7 @@ class _Made:
         import pandas
 
         source = Path(pandas.__file__).parent
-        for part in PARTS:
+        for part in SOURCES:
             shutil.copytree(
                 source / part,
                 self.root / "large" / part,
@@ -104,46 +105,6 @@ class _Made:
             project.read_text().replace(old, f'skips = [{listed}, "B404"')
         )
 
-    def tool(self, name: str, *words: str, codes: Sequence[int] = (0,)) -> _Ended:
-        """Run a tool of this environment in the tree."""
-        return self.run((sys.executable, "-m", name, *words), codes=codes)
-
-    def inv(self, *words: str, root: Path | None = None) -> Cost:
-        """Run a task of the tree's own menu."""
-        return self.run((sys.executable, "-m", "invoke", *words), root=root).cost
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        codes: Sequence[int] = (0,),
-        root: Path | None = None,
-        **environ: str,
-    ) -> _Ended:
-        """Run a command to its end; it must end with one of the codes."""
-        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        ended = subprocess.run(
-            argv,
-            cwd=root or self.root,
-            env=self.environ | environ,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-        wall = time.monotonic() - begun
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if ended.returncode not in codes:
-            sys.stderr.write(ended.stdout[-3000:] + ended.stderr[-3000:])
-            raise SystemExit(f"{' '.join(argv[:6])} ended with {ended.returncode}")
-        cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-        return _Ended(Cost(cpu, wall), ended.stdout)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    cost: Cost
-    out: str
-
 
 def _serial(made: _Made) -> Cost:
     """Run the four tools one after another, as they are typed without us."""
@@ -163,13 +124,19 @@ def _judged(made: _Made) -> list[str]:
             if (made.root / n).exists()]  # fmt: skip
 
 
-def _quality(made: _Made, runs: int) -> Iterator[dict[str, Any]]:
-    report.say("  the tools one after another")
+def _quality(folder: Path, runs: int) -> dict[str, Any]:
+    made = _Made(folder)
+    figures = list(_asked(made, runs))
+    return {"figures": figures, "lines": made.lines, "files": made.files}
+
+
+def _asked(made: _Made, runs: int) -> Iterator[dict[str, Any]]:
+    report.say("    the tools one after another")
     serial = _serial(made)
     yield figure(
         "black, isort, flake8, bandit one after another", [serial.cpu], "CPU s"
     )
-    report.say("  inv quality, nothing known")
+    report.say("    inv quality, nothing known")
     cold = made.inv("quality", "--only", PER_FILE)
     yield figure(
         "inv quality of these, nothing known, to that",
@@ -180,7 +147,7 @@ def _quality(made: _Made, runs: int) -> Iterator[dict[str, Any]]:
     wall = cold.wall / serial.wall
     yield figure("the same, wall", [wall], "×")
     made.inv("quality")
-    report.say("  inv quality, nothing changed")
+    report.say("    inv quality, nothing changed")
     same, beyond = [], []
     for _ in range(runs):
         bare = made.inv("--list")
@@ -242,35 +209,44 @@ def _changed(made: _Made, serial: Cost, runs: int) -> Iterator[dict[str, Any]]:
     yield figure("one small file changed", costs, "×", 1 / 30)
 
 
-def _build(made: _Made) -> Iterator[dict[str, Any]]:
+def _build(folder: Path, runs: int) -> dict[str, Any]:
     from ops import artefact
 
-    out = made.folder / "built"
+    tree = Tree(folder)
+    out = folder / "built"
     theirs = sum(
-        made.tool("build", "--outdir", str(out), package).cost.cpu
+        tree.tool("build", "--outdir", str(out), package).cost.cpu
         for package in artefact.PACKAGES
     )
-    yield figure("python -m build of each package", [theirs], "CPU s")
     code = (
-        "import sys, time; from pathlib import Path; from ops import artefact;"
+        "import sys; from pathlib import Path; from ops import artefact;"
         "[artefact.build_package(Path('.'), package, Path(sys.argv[1]),"
         " ('--wheel', '--sdist')) for package in artefact.PACKAGES]"
     )
-    ours = made.run((sys.executable, "-c", code, str(out / "ours")), PYTHONPATH=".")
-    ratio = ours.cost.cpu / theirs
-    yield figure("wheels and sdists by inv build, to that", [ratio], "×", 0.35)
-    whole = made.inv("build", "--allow-dirty").cpu
-    yield figure("inv build, with the proof by installing", [whole], "CPU s")
-    yield figure(
-        "inv build, nothing changed", [made.inv("build", "--allow-dirty").cpu], "CPU s"
-    )
+    ours = tree.run((sys.executable, "-c", code, str(out / "ours")), PYTHONPATH=".")
+    whole = tree.inv("build", "--allow-dirty").cpu
+    same = [tree.inv("build", "--allow-dirty").cpu for _ in range(max(runs // 3, 3))]
+    return {
+        "figures": [
+            figure("python -m build of each package", [theirs], "CPU s"),
+            figure(
+                "wheels and sdists by inv build, to that",
+                [ours.cost.cpu / theirs],
+                "×",
+                0.35,
+            ),
+            figure("inv build, with the proof by installing", [whole], "CPU s"),
+            figure("inv build, nothing changed", same, "CPU s"),
+        ]
+    }
 
 
-def _changes(folder: Path) -> Iterator[dict[str, Any]]:
+def _changes(folder: Path, runs: int) -> dict[str, Any]:
     from tests.ops.checkouts import checkout
 
     seed = int(time.time())
     report.say(f"    seed {seed}")
+    figures = []
     for kind, count in CHANGES.items():
         place = folder / f"changes-{kind}"
         place.mkdir()
@@ -281,10 +257,11 @@ def _changes(folder: Path) -> Iterator[dict[str, Any]]:
         mutations.tell(wrong)
         tools = "a stand-in" if kind == "simple" else "the real tools"
         what = f"wrong answers after {count} changes, {tools}"
-        yield figure(what, [len(wrong)], "", 0)
+        figures.append(figure(what, [len(wrong)], "", 0))
+    return {"figures": figures}
 
 
-def _silent() -> dict[str, Any]:
+def _silent(folder: Path, runs: int) -> dict[str, Any]:
     """Count the damages to the dependency check's world that would pass."""
     argv = (sys.executable, "-m", "pytest", "-q", "tests/ops/test_advisories.py", "-k")
     chosen = "silently or no_pass or died or canary or broken or missing or absent"
@@ -296,4 +273,21 @@ def _silent() -> dict[str, Any]:
         raise SystemExit(f"no damage was tried: {tail}")
     count = int(failed[1]) if failed else 0
     what = f"silent passes of the dependency check, of {int(passed[1]) + count}"
-    return figure(what, [count], "", 0)
+    return {"figures": [figure(what, [count], "", 0)]}
+
+
+def _list(folder: Path, runs: int) -> dict[str, Any]:
+    ratio = menu.measure(runs)["figures"][-1]
+    return {"figures": [{**ratio, "what": LIST}]}
+
+
+PARTS: Mapping[str, Callable[[Path, int], dict[str, Any]]] = {
+    "quality": _quality,
+    "build": _build,
+    "ci": whole.ci,
+    "tests": whole.tests,
+    "commit": whole.commit,
+    "changes": _changes,
+    "silent": _silent,
+    "list": _list,
+}

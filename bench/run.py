@@ -26,7 +26,10 @@ RESULTS = Path(__file__).with_name("results")
 
 
 def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
-    """Run one bench by its name; `seed` and `only` are for those that draw lots.
+    """Run one bench by its name; `seed` is for those that draw lots.
+
+    `only` names some of its runs or parts. Parts of a bench are shown and not kept:
+    figures of different commits don't belong in one file.
 
     Raises:
         Usage: there is no bench of this name.
@@ -38,7 +41,7 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
     benches: dict[str, Callable[[int], dict[str, Any]]] = {
         "deploy": deploy.measure,
         "menu": menu.measure,
-        "pipeline": pipeline.measure,
+        "pipeline": partial(pipeline.measure, only=only),
         "first-run": first_run.measure,
         "switch": switch.measure,
         "faults": partial(faults.measure, seed=seed, only=only),
@@ -48,7 +51,8 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
     report.say(f"bench {name}", "bold")
     begun = time.time()
     found = benches[name](runs)
-    keep(name, begun, found)
+    if not found.pop("partial", False):
+        keep(name, begun, found)
     rows = [
         (row["what"], shown(row), row.get("goal", ""), verdict(row))
         for row in found["figures"]

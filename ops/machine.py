@@ -184,7 +184,7 @@ def setup(
             if not unasked and ask("install? [y/N] ").strip().lower() != "y":
                 raise errors.Refused("not installed", next="inv setup --yes")
             _install(plan)
-    _hooks(root, dry_run)
+    hooks(root, dry_run=dry_run)
 
 
 def _install(plan: Sequence[Command]) -> None:
@@ -200,7 +200,7 @@ def _install(plan: Sequence[Command]) -> None:
             )
 
 
-def _hooks(root: Path, dry_run: bool) -> None:
+def hooks(root: Path, *, dry_run: bool = False) -> None:
     """Install the pre-commit and commit-msg hooks where there is a git checkout."""
     argv = (sys.executable, "-m", "pre_commit", "install", "--overwrite")
     argv += ("--hook-type", "pre-commit", "--hook-type", "commit-msg")
