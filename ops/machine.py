@@ -54,6 +54,12 @@ PARTS = (
         "postgresql",
         "the server of the integration tests",
     ),
+    Part(
+        "psql",
+        ("/usr/share/doc/postgresql-client",),
+        "postgresql-client",
+        "backups of databases on the tests' throw-away hosts",
+    ),
     Part("ssh", ("ssh",), "openssh-client", "reaching the hosts of a fleet"),
     Part("sshd", ("/usr/sbin/sshd",), "openssh-server", "the tests' throw-away hosts"),
     Part("dbus", ("/usr/bin/dbus-daemon",), "dbus", "the tests' throw-away hosts"),

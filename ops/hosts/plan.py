@@ -18,8 +18,9 @@ GATE, PASSABLE = 0o710, 0o711
 DOORS = ("nginx", "none")
 ROLES = ("app", "balancer", "database")
 _PACKAGES = {
-    "none": ("python3", "libpam-systemd"),
-    "nginx": ("python3", "libpam-systemd", "nginx"),
+    # Its client backs the database up before a migration.
+    "none": ("python3", "libpam-systemd", "postgresql-client"),
+    "nginx": ("python3", "libpam-systemd", "postgresql-client", "nginx"),
     "balancer": ("python3", "haproxy"),
     "database": ("python3", "postgresql"),
 }
