@@ -111,6 +111,41 @@ def test_latest_knows_that_the_last_bar_follows_a_split(store, bars):
     assert store.latest().loc["ACME", "change"] == pytest.approx(12 / 5.5 - 1)
 
 
+def test_latest_knows_two_splits_on_two_days_without_bars(store, bars):
+    store.upsert_bars("ACME", "1d", bars(4).iloc[[0, 3]], source="test")
+    days = bars(4).index.as_unit("us").asi8
+    splits = [Action(int(days[at]), "split", ratio) for at, ratio in ((1, 2), (2, 3))]
+    store.upsert_actions("ACME", splits)
+    rows = store.latest()
+    assert rows["previous_close"].to_dict() == {"ACME": 10 / 6}
+
+
+@pytest.mark.parametrize("shape", ["in one go", "days before", "year by year", "back"])
+def test_latest_is_right_in_whatever_order_bars_come(store, bars, shape):
+    """A first day of a year is alone in its chunk: the bar before is in another."""
+    all_bars = bars(3 * 365 + 2, "2021-01-01")
+    years = [all_bars.loc[str(year)] for year in range(2021, 2025)]
+    order = {
+        "in one go": [all_bars],
+        "days before": [all_bars.iloc[-1:], all_bars.iloc[:-1]],
+        "year by year": years,
+        "back": years[::-1],
+    }
+    for part in order[shape]:
+        store.upsert_bars("ACME", "1d", part, source="test")
+    row = store.latest(["ACME"]).loc["ACME"]
+    assert row["ts"] == all_bars.index[-1]
+    assert row["previous_close"] == all_bars["close"].iloc[-2]
+    assert row["close"] == all_bars["close"].iloc[-1]
+
+
+def test_a_correction_of_the_bar_before_last_reaches_latest(store, bars):
+    store.upsert_bars("ACME", "1d", bars(2, "2021-12-31"), source="test")
+    better = bars(1, "2021-12-31") * 2
+    store.upsert_bars("ACME", "1d", better, source="test")
+    assert store.latest()["previous_close"].to_dict() == {"ACME": 20.0}
+
+
 def test_the_first_bar_ever_has_no_change(store, bars):
     store.upsert_bars("ACME", "1d", bars(1), source="test")
     assert np.isnan(store.latest().loc["ACME", "change"])

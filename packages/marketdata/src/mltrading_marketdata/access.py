@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from . import deadline
+from . import deadline, questions
 from .engine import APPLICATION, WRITES, make_engine
 from .errors import PoolExhausted, explain
 from .hooks import SILENT, Hooks
@@ -30,6 +29,11 @@ WRITE_TIMEOUT_S = 60
 GRACE_S = 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _LOCK_SPACE = 0x4D4C  # "ML": our corner of PostgreSQL's advisory locks
+_LOCK = sa.select(
+    sa.func.pg_advisory_xact_lock(
+        sa.bindparam("space", type_=sa.Integer), sa.bindparam("key", type_=sa.Integer)
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +153,17 @@ class Access:
         self, column: sa.ColumnElement[Any], values: Collection[Any]
     ) -> sa.ColumnElement[bool]:
         """Return `column IN values` with one parameter, however many values."""
-        if self.address.dialect == "postgresql":
-            return column == sa.any_(sa.literal(list(values), sa.ARRAY(column.type)))
-        each = sa.func.json_each(json.dumps(list(values))).table_valued("value")
-        return column.in_(sa.select(each.c.value))
+        return questions.one_of(self.address.dialect, column, column.key or "", values)
+
+    def listed(self, values: Collection[Any]) -> Any:
+        """Return values as the one parameter of `questions.one_of`."""
+        return questions.listed(self.address.dialect, values)
 
     def lock(self, c: sa.Connection, key: int) -> None:
         """Wait for other writers of the same key; SQLite has one writer anyway."""
         if self.address.dialect == "postgresql":
             began = time.monotonic()
-            c.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_SPACE, key)))
+            c.execute(_LOCK, {"space": _LOCK_SPACE, "key": key})
             self.hooks.locked(time.monotonic() - began)
 
     def insert(self, table: sa.Table) -> Any:

@@ -7,16 +7,17 @@ calendar (`interval.period`). Whoever writes holds the lock of the symbol.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 from . import interval as intervals
+from . import questions
 from .codec import CODEC, COLUMNS, Columns, encode, gathered
 from .merging import merge
 from .rollups import TIERS, rolled
-from .tables import chunk
 
 # (rows, codec, payload), in the order of time.
 Stored = tuple[int, int, bytes]
@@ -26,27 +27,26 @@ _EMPTY = gathered([])
 
 def read(
     c: sa.Connection,
-    series: sa.ColumnElement[bool],
+    series_ids: Collection[int],
     interval: str,
     first: int | None,
     last: int | None,
 ) -> dict[int, list[Stored]]:
     """Return the chunks of series that hold bars with first <= ts <= last.
 
-    `series` says which, a condition on `chunk.c.series_id`.
     Times are microseconds since 1970 UTC, None is no bound; chunks at the ends hold
     other bars too. A series without any is left out.
     """
-    query = sa.select(chunk.c.series_id, chunk.c.n, chunk.c.codec, chunk.c.payload)
-    query = query.where(series, chunk.c.interval == interval)
-    if first is not None:
-        query = query.where(chunk.c.period >= intervals.period_of(first, interval))
-    if last is not None:
-        query = query.where(chunk.c.period <= intervals.period_of(last, interval))
-    query = query.order_by(chunk.c.series_id, chunk.c.period)
+    dialect, far = c.dialect.name, questions.NO_BOUND
+    asked = {
+        "ids": questions.listed(dialect, series_ids),
+        "interval": interval,
+        "first": -far if first is None else intervals.period_of(first, interval),
+        "last": far if last is None else intervals.period_of(last, interval),
+    }
     found: dict[int, list[Stored]] = {}
-    for series_id, n, codec, payload in c.execute(query):
-        found.setdefault(series_id, []).append((n, codec, payload))
+    for series_id, *stored in c.execute(questions.chunks(dialect), asked):
+        found.setdefault(series_id, []).append(tuple(stored))
     return found
 
 
@@ -58,34 +58,41 @@ def counts(
     The bars of a chunk that lies within only in part count by that part's length.
     """
     tiers = (interval, *TIERS[interval])
-    within = [
-        (chunk.c.interval == tier)
-        & chunk.c.period.between(
-            intervals.period_of(first, tier), intervals.period_of(last, tier)
-        )
-        for tier in tiers
-    ]
-    query = sa.select(chunk.c.interval, chunk.c.period, chunk.c.n)
-    query = query.where(chunk.c.series_id == series_id, sa.or_(*within))
+    asked: dict[str, Any] = {"own": series_id}
+    for tier in tiers:
+        asked[f"first_{tier}"] = intervals.period_of(first, tier)
+        asked[f"last_{tier}"] = intervals.period_of(last, tier)
     found = dict.fromkeys(tiers, 0.0)
-    for tier, number, n in c.execute(query):
+    for tier, number, n in c.execute(questions.counts(interval), asked):
         start, end = intervals.span(number, tier)
         share = (min(end, last + 1) - max(start, first)) / (end - start)
         found[tier] += n * min(1.0, share)
     return {tier: round(n) for tier, n in found.items()}
 
 
-def merge_into(
-    c: sa.Connection, series_id: int, interval: str, new: Columns
-) -> tuple[int, int, int]:
-    """Merge new bars into a series and its rollups.
+@dataclass(frozen=True)
+class Merged:
+    """What became of new bars; `tail` is what `series` repeats of its last two bars."""
 
-    Returns (inserted, updated, unchanged). Chunks that stay the same are not written.
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    tail: Mapping[str, Any] = field(default_factory=dict)
+
+
+def merge_into(
+    c: sa.Connection, series_id: int, interval: str, new: Columns, last_ts: int | None
+) -> Merged:
+    """Merge new bars into a series, whose last one is at `last_ts`, and its rollups.
+
+    `last_ts` is None where it has none. Chunks that stay the same are not written.
     """
     if not len(new["ts"]):
-        return 0, 0, 0
-    first, last = int(new["ts"][0]), int(new["ts"][-1])
-    stored = _decoded(c, series_id, interval, first, last)
+        return Merged()
+    stored: dict[int, Columns] = {}
+    if last_ts is not None:
+        first, last = int(new["ts"][0]), int(new["ts"][-1])
+        stored = _decoded(c, series_id, interval, first, last)
     total = np.zeros(3, int)
     changed: dict[int, Columns] = {}
     for number, part in intervals.split(new, interval):
@@ -93,26 +100,27 @@ def merge_into(
         total += done
         if done[0] or done[1]:
             changed[number] = merged
-    if changed:
-        _write(c, series_id, interval, changed, stored)
-        for tier in TIERS[interval]:
-            _roll(c, series_id, interval, tier, changed)
-    return int(total[0]), int(total[1]), int(total[2])
+    if not changed:
+        return Merged(*total.tolist())
+    _write(c, series_id, interval, changed, stored)
+    for tier in TIERS[interval]:
+        _roll(c, series_id, interval, tier, changed, last_ts is None)
+    tail = _tail(c, series_id, interval, changed, last_ts)
+    return Merged(*total.tolist(), tail)
 
 
 def _decoded(
     c: sa.Connection, series_id: int, interval: str, first: int, last: int
 ) -> dict[int, Columns]:
-    query = sa.select(chunk.c.period, chunk.c.n, chunk.c.codec, chunk.c.payload).where(
-        chunk.c.series_id == series_id,
-        chunk.c.interval == interval,
-        chunk.c.period.between(
-            intervals.period_of(first, interval), intervals.period_of(last, interval)
-        ),
-    )
+    asked = {
+        "own": series_id,
+        "at": interval,
+        "first": intervals.period_of(first, interval),
+        "last": intervals.period_of(last, interval),
+    }
     return {
         number: gathered([(n, codec, payload)])
-        for number, n, codec, payload in c.execute(query)
+        for number, n, codec, payload in c.execute(questions.STORED, asked)
     }
 
 
@@ -123,17 +131,18 @@ def _write(
     changed: Mapping[int, Columns],
     stored: Collection[int],
 ) -> None:
-    fresh = []
+    fresh, known = [], []
     for number, bars in changed.items():
         values = {"n": len(bars["ts"]), "codec": CODEC, "payload": encode(bars)}
-        key = {"series_id": series_id, "interval": interval, "period": number}
         if number in stored:
-            own = [chunk.c[name] == value for name, value in key.items()]
-            c.execute(chunk.update().where(*own).values(**values))
+            known.append({"own": series_id, "at": interval, "number": number} | values)
         else:
+            key = {"series_id": series_id, "interval": interval, "period": number}
             fresh.append(key | values)
+    if known:
+        c.execute(questions.REPLACE, known)
     if fresh:
-        c.execute(chunk.insert(), fresh)
+        c.execute(questions.INSERT, fresh)
 
 
 def _roll(
@@ -142,6 +151,7 @@ def _roll(
     interval: str,
     tier: str,
     changed: Mapping[int, Columns],
+    fresh: bool,
 ) -> None:
     """Make the longer bars of each changed period anew.
 
@@ -151,7 +161,7 @@ def _roll(
     spans = {number: intervals.span(number, interval) for number in changed}
     first = min(start for start, _ in spans.values())
     last = max(end for _, end in spans.values()) - 1
-    stored = _decoded(c, series_id, tier, first, last)
+    stored = {} if fresh else _decoded(c, series_id, tier, first, last)
     made: dict[int, list[Columns]] = {}
     for number, bars in changed.items():
         home = intervals.period_of(spans[number][0], tier)
@@ -169,13 +179,21 @@ def _roll(
     _write(c, series_id, tier, after, stored)
 
 
-def tail(c: sa.Connection, series_id: int, interval: str) -> dict[str, Any]:
-    """Return what `series` repeats of the last two bars of a series that has some."""
-    own = (chunk.c.series_id == series_id) & (chunk.c.interval == interval)
-    query = sa.select(chunk.c.n, chunk.c.codec, chunk.c.payload).where(own)
-    query = query.order_by(chunk.c.period.desc()).limit(2)
-    (n, codec, payload), *before = c.execute(query).all()
-    last = gathered([*(tuple(row) for row in before if n == 1), (n, codec, payload)])
+def _tail(
+    c: sa.Connection,
+    series_id: int,
+    interval: str,
+    changed: Mapping[int, Columns],
+    last_ts: int | None,
+) -> dict[str, Any]:
+    number = max(changed)
+    last = changed[number]
+    before = -1 if last_ts is None else intervals.period_of(last_ts, interval)
+    if len(last["ts"]) < 2 or number < before:
+        # Other chunks have a part in it.
+        rows = c.execute(questions.LAST_TWO, {"own": series_id, "at": interval}).all()
+        (n, codec, payload), *older = rows
+        last = gathered([*(tuple(row) for row in older if n == 1), (n, codec, payload)])
     found: dict[str, Any] = {"last_ts": int(last["ts"][-1])}
     found |= {name: last[name][-1].item() for name in COLUMNS[1:]}
     if len(last["ts"]) > 1:

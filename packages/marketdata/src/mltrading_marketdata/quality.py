@@ -53,10 +53,12 @@ def examine(frame: pd.DataFrame, interval: str) -> tuple[Columns, list[Reject]]:
     except (TypeError, ValueError) as error:
         raise BadData(f"bars hold a value that is not a number: {error}") from error
 
-    reasons = np.full(len(ts), "", dtype=object)
+    # Why each row is refused: a place in `said`, 0 for not at all.
+    said, reasons = [""], np.zeros(len(ts), np.uint8)
 
     def refuse(rows: np.ndarray, reason: str) -> None:
-        reasons[rows & (reasons == "")] = reason
+        said.append(reason)
+        reasons[rows & (reasons == 0)] = len(said) - 1
 
     prices = np.stack([values[name] for name in PRICES])
     open_, high, low, close = prices
@@ -67,36 +69,38 @@ def examine(frame: pd.DataFrame, interval: str) -> tuple[Columns, list[Reject]]:
     whole = np.isfinite(volume) & (volume >= 0) & (volume < 2**53)
     refuse(~whole | (np.floor(volume) != volume), "volume is not a whole number >= 0")
     refuse(ts % MICROSECONDS[interval] != 0, f"ts is off the {interval} grid")
-    _refuse_repeats(ts, [*prices, volume], reasons)
-
+    ascending = bool((ts[1:] > ts[:-1]).all())
+    if not ascending:
+        repeated = _repeated(ts, [*prices, volume], np.flatnonzero(reasons == 0))
+        refuse(repeated, "another row with the same ts came later")
     rejects = [
-        Reject(int(ts[i]), str(reasons[i]), as_text(values, i))
-        for i in np.flatnonzero(reasons != "")
+        Reject(int(ts[i]), said[reasons[i]], as_text(values, i))
+        for i in np.flatnonzero(reasons)
     ]
-    good = np.flatnonzero(reasons == "")
-    # np.unique also drops the exact repeats; every row that is left has its own ts.
-    kept_ts, first = np.unique(ts[good], return_index=True)
-    rows = good[first]
-    columns: Columns = {"ts": kept_ts.astype(np.int64)}
+    rows: np.ndarray | slice = slice(None)
+    if rejects or not ascending:
+        good = np.flatnonzero(reasons == 0)
+        # Exact repeats leave too; every row that is left has its own ts.
+        rows = good[np.unique(ts[good], return_index=True)[1]]
+    columns: Columns = {"ts": ts[rows]}
     for name in PRICES:
         columns[name] = values[name][rows]
     columns["volume"] = volume[rows].astype(np.int64)
     return columns, rejects
 
 
-def _refuse_repeats(
-    ts: np.ndarray, values: list[np.ndarray], reasons: np.ndarray
-) -> None:
-    """Of good rows with one ts and different values, keep the last."""
-    good = np.flatnonzero(reasons == "")
+def _repeated(ts: np.ndarray, values: list[np.ndarray], good: np.ndarray) -> np.ndarray:
+    """Of good rows with one ts and different values, say which are not the last."""
     order = good[np.argsort(ts[good], kind="stable")]
     following = np.flatnonzero(ts[order][1:] == ts[order][:-1])
+    repeated = np.zeros(len(ts), bool)
     last: dict[int, int] = {}
     for place in following[::-1]:
         row, after = order[place], order[place + 1]
         keeper = last.setdefault(int(ts[row]), after)
         if any(column[row] != column[keeper] for column in values):
-            reasons[row] = "another row with the same ts came later"
+            repeated[row] = True
+    return repeated
 
 
 def as_text(values: Columns, row: int) -> str:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from . import adjustment, bucketing, chunks
 from . import interval as intervals
-from . import quality
+from . import quality, questions
 from .access import Access, Limits
 from .adjustment import Action, Adjust
 from .cache import Cache, Held
@@ -28,7 +28,6 @@ from .predictions import Predictions
 from .quality import Reject
 from .rollups import TIERS, coarsest
 from .tables import (
-    chunk,
     corporate_action,
     meta,
     reject,
@@ -260,47 +259,27 @@ class Store:
         the last bar is the first after a split), change = close / previous_close - 1
         (NaN for a first bar). Symbols without bars are left out. Raises UnknownSymbol.
         """
-        fields = ("open", "high", "low", "close", "volume", "previous_close")
-        query = (
-            sa.select(
-                symbol_table.c.ticker,
-                series.c.last_ts,
-                *(series.c[name] for name in fields),
-            )
-            .join_from(symbol_table, series)
-            .where(series.c.interval == "1d", series.c.n > 0)
-            .order_by(symbol_table.c.ticker)
-        )
-        splits = (
-            sa.select(symbol_table.c.ticker, corporate_action.c.value)
-            .join_from(symbol_table, corporate_action)
-            .join(series, series.c.symbol_id == symbol_table.c.id)
-            .where(
-                series.c.interval == "1d",
-                corporate_action.c.kind == "split",
-                corporate_action.c.ts <= series.c.last_ts,
-                corporate_action.c.ts > series.c.previous_ts,
-            )
-        )
         names = None if symbols is None else list(dict.fromkeys(symbols))
-        if names is not None:
-            query = query.where(self._access.one_of(symbol_table.c.ticker, names))
-        rows, ratios = self._access.read(
-            lambda c: (c.execute(query).all(), c.execute(splits).all())
-        )
+        dialect = self._access.address.dialect
+        query = questions.latest(dialect, named=names is not None)
+        asked = {} if names is None else {"names": self._access.listed(names)}
+        rows = self._access.read(lambda c: c.execute(query, asked).all())
+        ratios = [(row[0], row[-1]) for row in rows if row[-1] is not None]
+        if len(ratios) > 1:
+            # Who was split twice between two bars is there twice.
+            rows = list({row[0]: row for row in rows}.values())
         # A column at a time: building a frame from rows costs more than asking.
-        tickers, ts, *values = zip(*rows, strict=True) if rows else ((),) * 8
+        tickers, ts, *values, _ = zip(*rows, strict=True) if rows else ((),) * 9
         missing = set(names or ()).difference(tickers)
         if missing:
             # It may be known and have no bars.
             self._ask_stamps(sorted(missing), "1d")
         index = pd.Index(tickers, dtype="str", name="symbol")
         data = {"ts": as_index(np.array(ts, np.int64))}
-        for name, column in zip(fields, values, strict=True):
+        for name, column in zip(questions.FIELDS, values, strict=True):
             data[name] = np.array(column, np.int64 if name == "volume" else np.float64)
         for name, ratio in ratios:
-            if name in index:
-                data["previous_close"][index.get_loc(name)] /= ratio
+            data["previous_close"][index.get_loc(name)] /= ratio
         data["change"] = data["close"] / data["previous_close"] - 1
         return pd.DataFrame(data, index=index, copy=False)
 
@@ -549,33 +528,27 @@ class Store:
         refused = [*refused, *found]
         with self._access.writing("Store.upsert_bars") as c:
             symbol_id = self._lock_symbol(c, symbol)
-            own = (series.c.symbol_id == symbol_id) & (series.c.interval == interval)
-            some = sa.select(
-                series.c.id, series.c.version, series.c.n, series.c.first_ts
-            )
-            row = c.execute(some.where(own)).first()
+            key = {"own": symbol_id, "at": interval}
+            row = c.execute(questions.SERIES, key).first()
             if row is None:
                 first = {"symbol_id": symbol_id, "interval": interval, "source": source}
-                done = c.execute(series.insert().values(**first, version=0, n=0))
-                series_id, version, n, begins = done.inserted_primary_key[0], 0, 0, None
-            else:
-                series_id, version, n, begins = row
-            inserted, updated, unchanged = chunks.merge_into(
-                c, series_id, interval, new
-            )
-            if inserted or updated:
+                first |= {"version": 0, "n": 0}
+                done = c.execute(questions.NEW_SERIES, first)
+                row = (done.inserted_primary_key[0], 0, 0, None, None)
+            series_id, version, n, begins, ends = row
+            merged = chunks.merge_into(c, series_id, interval, new, ends)
+            if merged.inserted or merged.updated:
                 version = next_version(version)
                 earliest = int(new["ts"][0])
-                values = chunks.tail(c, series_id, interval)
-                values |= {
+                values = {
+                    **merged.tail,
+                    "own": series_id,
                     "version": version,
                     "source": source,
-                    "n": n + inserted,
+                    "n": n + merged.inserted,
                     "first_ts": earliest if begins is None else min(begins, earliest),
                 }
-                c.execute(
-                    series.update().where(series.c.id == series_id).values(**values)
-                )
+                c.execute(questions.CHANGED_SERIES, values)
             if refused:
                 rows = {(one.ts, one.reason): asdict(one) for one in refused}
                 extra = {"series_id": series_id, "source": source}
@@ -584,7 +557,8 @@ class Store:
                     [one | extra for one in rows.values()],
                 )
         self._forget(symbol)
-        return Changed(inserted, updated, unchanged, len(refused), version)
+        counted = merged.inserted, merged.updated, merged.unchanged
+        return Changed(*counted, len(refused), version)
 
     def upsert_features(
         self,
@@ -637,8 +611,7 @@ class Store:
             )
 
     def _lock_symbol(self, c: sa.Connection, name: str) -> int:
-        own = sa.select(symbol_table.c.id).where(symbol_table.c.ticker == name)
-        found = c.scalar(own)
+        found = c.scalar(questions.SYMBOL, {"name": name})
         if found is None:
             raise _unknown([name], self._access.address.where)
         self._access.lock(c, found)
@@ -647,12 +620,10 @@ class Store:
     def _actions(
         self, c: sa.Connection, symbol_ids: list[int]
     ) -> dict[int, list[Action]]:
-        table = corporate_action
-        query = sa.select(table.c.symbol_id, table.c.ts, table.c.kind, table.c.value)
-        query = query.where(self._access.one_of(table.c.symbol_id, symbol_ids))
-        query = query.order_by(table.c.symbol_id, table.c.ts, table.c.kind)
+        query = questions.actions(self._access.address.dialect)
+        asked = {"ids": self._access.listed(symbol_ids)}
         found: dict[int, list[Action]] = {}
-        for symbol_id, ts, kind, value in c.execute(query):
+        for symbol_id, ts, kind, value in c.execute(query, asked):
             found.setdefault(symbol_id, []).append(Action(ts, kind, value))
         return found
 
@@ -664,27 +635,11 @@ class Store:
 
     def _ask_stamps(self, names: list[str], interval: str) -> dict[str, _Stamp]:
         """Read the stamps of all names in one query, and remember them."""
-        query = (
-            sa.select(
-                symbol_table.c.ticker,
-                symbol_table.c.id,
-                series.c.id.label("series_id"),
-                series.c.version,
-                series.c.n,
-                series.c.first_ts,
-                series.c.last_ts,
-            )
-            .join_from(
-                symbol_table,
-                series,
-                (series.c.symbol_id == symbol_table.c.id)
-                & (series.c.interval == intervals.checked(interval)),
-                isouter=True,
-            )
-            .where(self._access.one_of(symbol_table.c.ticker, names))
-        )
+        query = questions.stamps(self._access.address.dialect)
+        asked = {"names": self._access.listed(names)}
+        asked["interval"] = intervals.checked(interval)
         now = time.monotonic()
-        rows = self._access.read(lambda c: c.execute(query).all())
+        rows = self._access.read(lambda c: c.execute(query, asked).all())
         found = {
             ticker: _Stamp(
                 *(own, series_id, version or 0, n or 0, first or 0, last or 0), now
@@ -820,12 +775,11 @@ class Store:
         """Read the chunks and actions of several series in two questions."""
         if not stamps:
             return {}
-        ids = [stamp.series_id for stamp in stamps.values()]
-        series_of = self._access.one_of(chunk.c.series_id, ids)
+        ids = [stamp.series_id or 0 for stamp in stamps.values()]
         symbol_ids = [stamp.symbol_id for stamp in stamps.values()]
         stored, actions = self._access.read(
             lambda c: (
-                chunks.read(c, series_of, tier, first, last),
+                chunks.read(c, ids, tier, first, last),
                 self._actions(c, symbol_ids),
             )
         )
