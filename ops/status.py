@@ -165,7 +165,7 @@ def _unbalanced(found: Mapping[str, Any]) -> list[str]:
 def look(environment: Environment, target: Target, world: World) -> dict[str, Any]:
     """Return all that is known of an environment, as JSON values."""
     release = world.record(world.current)
-    problem, checks = _asked(target, world)
+    problem, checks, bars = _asked(target, world)
     hosts = [_host(host, world) for host in world.hosts]
     holder, left = target.holder(), world.history.open
     closure, came = world.history.closure, world.history.arrival(world.current)
@@ -175,6 +175,7 @@ def look(environment: Environment, target: Target, world: World) -> dict[str, An
         "current": _named(world.current),
         "problem": problem,
         "checks": checks,
+        "data": bars,
         "release": dataclasses.asdict(release) if release else None,
         "balancers": {each.name: each.unreachable or "ok" for each in world.balancers},
         "processes": [pid for host in hosts for pid in host["processes"]],
@@ -202,13 +203,18 @@ def _traffic(run: Run | None) -> dict[str, Any] | None:
     return {"since": since, "by": run.by, "op": run.op, "run": run.id}
 
 
-def _asked(target: Target, world: World) -> tuple[str, dict[str, bool]]:
-    """Return what is wrong with what serves, "" for nothing, and its own checks."""
+def _asked(
+    target: Target, world: World
+) -> tuple[str, dict[str, bool], tuple[str, ...]]:
+    """Return what is wrong with what serves, its own checks, whence it has its bars.
+
+    "" for nothing wrong; no sources from a release that does not tell them.
+    """
     if world.current is None:
-        return "", {}
+        return "", {}, ()
     for host in world.reached:
         if host.front.pid is None:
-            return "the front door is closed", {}
+            return "the front door is closed", {}, ()
 
     def ask(requests: Sequence[Request]) -> list[Answer]:
         if world.drifted:
@@ -223,9 +229,11 @@ def _asked(target: Target, world: World) -> tuple[str, dict[str, bool]]:
         # One after the other: a host that is gone is waited for once.
         problem = probe.worst([each], ask([each.request]))
         if problem:
-            return problem, {}
-    said = probe.parsed(ask([Request("GET", "/health")])[0])
-    return "", (said or {}).get("checks", {})
+            return problem, {}, ()
+    health, told = ask([Request("GET", "/health"), Request("GET", "/provenance")])
+    checks = (probe.parsed(health) or {}).get("checks", {})
+    said = probe.parsed(told) if told.status == 200 else None
+    return "", checks, tuple((said or {}).get("sources") or ())
 
 
 def _host(host: Host, world: World) -> dict[str, Any]:
@@ -291,6 +299,8 @@ def _print(environment: Environment, world: World, found: dict[str, Any]) -> Non
         f"{name} {'ok' if fine else 'FAILS'}" for name, fine in found["checks"].items()
     )
     rows.append(("checks", checks or "none answered"))
+    if found["data"]:
+        rows.append(("data", "; ".join(found["data"])))
     rows.append(("standby", ", ".join(found["standby"]) or "none"))
     rows.append(("kept", ", ".join(found["kept"]) or "none"))
     for host in found["hosts"]:

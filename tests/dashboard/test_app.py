@@ -388,3 +388,51 @@ def test_a_page_that_could_not_be_drawn_is_tried_again():
     with pytest.raises(ZeroDivisionError):
         data.page("key", lambda: 1 / 0)
     assert data.page("key", lambda: "drawn") == "drawn"
+
+
+def test_it_tells_where_its_bars_come_from(client, down):
+    said = client.get("/provenance")
+    assert said.get_json() == {
+        "sources": ["sample, ends 2013-03-01"],
+        "last_bar": "2013-03-01T00:00:00+00:00",
+    }
+    assert down.get("/provenance").status_code == 503
+
+
+class Invented:
+    """The sample's store, some or all of whose bars say that they are invented."""
+
+    def __init__(self, store, sources):
+        self.store, self.sources = store, sources
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def info(self):
+        return self.store.info() | {"sources": self.sources}
+
+
+@pytest.mark.parametrize("pathname", ["/", "/charts/AAPL", "/nowhere"])
+@pytest.mark.parametrize(
+    ("sources", "pill", "notice"),
+    [
+        (["SYNTHETIC, seed 1"], "SYNTHETIC data", "These prices are SYNTHETIC."),
+        (
+            ["SYNTHETIC, seed 1", "Yahoo Finance"],
+            "Partly SYNTHETIC data",
+            "Some of these prices are SYNTHETIC.",
+        ),
+    ],
+)
+def test_invented_bars_are_called_so_on_every_page(
+    store, pathname, sources, pill, notice
+):
+    settings = Settings("test", "sqlite:///not-opened.db")
+    app = create_app(settings, Invented(store, sources))
+    page = ask(app.server.test_client(), page_request(pathname)).get_data(as_text=True)
+    assert pill in page and notice in page and "nobody traded at them" in page
+
+
+def test_real_bars_are_not_called_invented(client):
+    page = ask(client, page_request("/")).get_data(as_text=True)
+    assert "SYNTHETIC" not in page and "Sample data" in page

@@ -86,10 +86,12 @@ def test_bad_rows_are_refused_before_jumps_are_looked_for():
     [
         ("2020-01-03 21:10", "NASDAQ", 2),  # 16:10 in New York
         ("2020-01-03 21:20", "NASDAQ", 3),
-        ("2020-07-03 20:20", "NYSE", 3),  # summer: 16:20
+        ("2020-06-03 20:20", "NYSE", 3),  # summer: 16:20
+        ("2020-01-03 16:50", "XETR", 3),
+        ("2020-01-03 16:40", "XETR", 2),
         ("2020-01-03 23:59", "", 2),
         ("2020-01-04 00:00", "", 3),
-        ("2020-01-03 21:20", "XETRA", 2),
+        ("2020-01-03 21:20", "nobody knows", 2),
     ],
 )
 def test_a_daily_bar_waits_for_the_close(now, exchange, last):
@@ -97,6 +99,13 @@ def test_a_daily_bar_waits_for_the_close(now, exchange, last):
     frame = daily([10, 11, 12], start=now.replace(day=1).normalize())
     closes, found = taken(frame, now=now, exchange=exchange)
     assert (len(closes), found.waiting) == (last, 3 - last)
+
+
+def test_a_short_session_is_over_early():
+    frame = daily([10, 11], start="2023-07-02")  # the day before a holiday: until 13:00
+    now = pd.Timestamp("2023-07-03 17:20", tz="UTC")
+    assert len(taken(frame, now=now, exchange="NYSE")[0]) == 2
+    assert len(taken(frame, now=now)[0]) == 1
 
 
 def test_an_intraday_bar_waits_until_its_time_is_over():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from ops import status
+from ops.command import Answer, Request
 from ops.errors import Refused, StepFailed
 from ops.history import History, Run
+from tests.ops import worlds
 
 HOST = {
     "name": "one",
@@ -156,3 +160,38 @@ def test_every_environment_has_a_row_also_without_hosts(
     assert [line.split()[0] for line in lines[1:]] == ["local", "staging", "prod"]
     assert "nothing is deployed on local" in lines[1]
     assert lines[3].endswith("not set up: MLTRADING_PROD_HOSTS is not set")
+
+
+class Front:
+    """What people reach: a release that is well, and what it says of its bars."""
+
+    def __init__(self, told: Answer) -> None:
+        said = {"release": "v1", "artefact": "a"}
+        self.answers = {
+            "/version": Answer(200, body=json.dumps(said).encode()),
+            "/health": Answer(200, body=b'{"checks": {"database": true}}'),
+            "/provenance": told,
+        }
+
+    def ask_front(self, requests: Sequence[Request]) -> list[Answer]:
+        return [self.answers.get(each.path, Answer(200)) for each in requests]
+
+
+@pytest.mark.parametrize(
+    ("told", "sources"),
+    [
+        (
+            Answer(200, body=b'{"sources": ["SYNTHETIC, seed 1"]}'),
+            ("SYNTHETIC, seed 1",),
+        ),
+        (Answer(404, body=b"<html>"), ()),
+        (Answer(503, body=b'{"sources": null}'), ()),
+        (Answer(200, body=b"<html>"), ()),
+    ],
+)
+def test_where_the_bars_come_from_is_what_the_release_says(
+    told: Answer, sources: tuple[str, ...]
+) -> None:
+    said = {"current": 1, "slots": {"1": "alive a"}, "front": 8050}
+    found = status._asked(Front(told), worlds.world(said))
+    assert found == ("", {"database": True}, sources)

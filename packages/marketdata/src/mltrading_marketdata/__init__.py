@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     )
     from .hooks import Hooks
     from .ingestion import IngestReport, ingest
+    from .provenance import MARK
     from .sources import CsvSource, RawBars, SampleSource, Source
     from .store import Store, open_store
     from .url import redact
 
 __all__ = [
+    "MARK",
     "BadData",
     "Changed",
     "CsvSource",
@@ -73,6 +75,7 @@ _HOME = {
     ],
     "hooks": ["Hooks"],
     "ingestion": ["IngestReport", "ingest"],
+    "provenance": ["MARK"],
     "sources": ["CsvSource", "RawBars", "SampleSource", "Source"],
     "store": ["Store", "open_store"],
     "url": ["redact"],

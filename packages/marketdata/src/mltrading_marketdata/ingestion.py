@@ -17,8 +17,9 @@ from .errors import BadData, SourceClosed, SourceDown, SourceError
 from .interval import Interval, checked
 from .ledger import DONE, STOPPED, Job, Known, Ledger, Request, Run, counted
 from .progress import Progress, Quiet
+from .provenance import INVENTED
 from .screening import screen
-from .sources import INVENTED, RawBars, Source, now
+from .sources import RawBars, Source, now
 from .store import Store
 
 # How much of what is stored is asked for again: corrections mostly come within days.
@@ -283,10 +284,12 @@ class Intake:
             exchange=exchange,
         )
         self.report.waiting += screened.waiting
-        self._store.upsert_symbols(pd.DataFrame([dict(raw.about)], index=[name]))
-        # Actions first: one that is ahead of its bars changes nothing yet, while
-        # bars ahead of their split would show a jump that never was.
-        self._store.upsert_actions(name, raw.actions)
+        if known is None or raw.about:
+            self._store.upsert_symbols(pd.DataFrame([dict(raw.about)], index=[name]))
+        if raw.actions:
+            # First: one that is ahead of its bars changes nothing yet, while bars
+            # ahead of their split would show a jump that never was.
+            self._store.upsert_actions(name, raw.actions)
         return self._store.upsert_bars(
             name,
             self._request.interval,

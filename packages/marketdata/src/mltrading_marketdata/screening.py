@@ -16,29 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import time
-from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
 from .adjustment import Action, price_divisors
 from .codec import COLUMNS, Columns
+from .errors import StoreError
 from .interval import MICROSECONDS
 from .quality import PRICES, Reject, as_text, examine
+from .sessions import hours
 
 JUMPS = {"1m": 2.0, "5m": 2.0, "1h": 2.0, "1d": 3.0}
-
-
-class _Hours(NamedTuple):
-    zone: ZoneInfo
-    close: time
-
-
 # After the close the last prices are still on their way for a quarter of an hour.
-_NEW_YORK = _Hours(ZoneInfo("America/New_York"), time(16, 15))
-_US = ("NASDAQ", "NYSE", "AMEX", "ARCA", "BATS", "NYSEARCA", "NYSEAMERICAN", "CBOE")
+SETTLED = 15 * 60 * 10**6
 
 
 @dataclass(frozen=True)
@@ -101,17 +92,18 @@ def is_final(
     A daily bar of an exchange whose hours are not known is final when its date is over
     in UTC.
     """
+    at = int(now.asm8.astype("M8[us]").astype(np.int64))
     ts = index.tz_convert("UTC").as_unit("us").asi8
-    if interval == "1d" and exchange.upper() in _US:
-        local = now.tz_convert(_NEW_YORK.zone)
-        closed = local.time() >= _NEW_YORK.close
-        last = local.normalize().tz_localize(None) - pd.Timedelta(days=int(not closed))
-        return ts <= _microseconds(last.tz_localize("UTC"))
-    return ts + MICROSECONDS[interval] <= _microseconds(now)
-
-
-def _microseconds(at: pd.Timestamp) -> int:
-    return int(at.asm8.astype("M8[us]").astype(np.int64))
+    final = ts + MICROSECONDS[interval] <= at
+    if interval == "1d" and exchange and not final.all():
+        running = ts[~final]
+        try:
+            closes = hours(exchange, int(running.min()), int(running.max()))
+        except StoreError:
+            return final
+        closed = closes["ts"][closes["close"] + SETTLED <= at]
+        final |= np.isin(ts, closed)
+    return final
 
 
 def jumps(

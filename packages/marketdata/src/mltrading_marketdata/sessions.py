@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,25 @@ def _fill(access: Access, exchange: str, first: int, last: int) -> None:
 
 
 def _made(exchange: str, first: int, last: int) -> list[dict[str, Any]]:
-    """Return sessions a little beyond the range, so that its ends are covered."""
+    """Return rows of the table, a little beyond the range."""
+    found = hours(exchange, first, last)
+    return [
+        {"calendar": exchange}
+        | {
+            name: None if column[at] < 0 else int(column[at])
+            for name, column in found.items()
+        }
+        for at in range(len(found["ts"]))
+    ]
+
+
+@lru_cache(maxsize=32)
+def hours(exchange: str, first: int, last: int) -> dict[str, np.ndarray]:
+    """Return sessions as `sessions` does, from the library and not from the table.
+
+    A little beyond the range, so that its ends are covered. Raises StoreError for an
+    exchange that has no calendar.
+    """
     import exchange_calendars
     from exchange_calendars.errors import CalendarError
 
@@ -91,20 +110,12 @@ def _made(exchange: str, first: int, last: int) -> list[dict[str, Any]]:
             " exchange_calendars",
         ) from error
     schedule = calendar.schedule
-    columns = {
-        name: schedule[name].to_numpy("M8[us]").astype(np.int64)
-        for name in ("open", "close", "break_start", "break_end")
-    }
-    columns["ts"] = schedule.index.to_numpy("M8[us]").astype(np.int64)
+    found = {"ts": schedule.index.to_numpy("M8[us]").astype(np.int64)}
     nothing = np.datetime64("NaT", "us").astype(np.int64)
-    return [
-        {"calendar": exchange}
-        | {
-            name: None if column[at] == nothing else int(column[at])
-            for name, column in columns.items()
-        }
-        for at in range(len(schedule))
-    ]
+    for name in _FIELDS[1:]:
+        column = schedule[name].to_numpy("M8[us]").astype(np.int64)
+        found[name] = np.where(column == nothing, -1, column)
+    return found
 
 
 def expected(

@@ -120,6 +120,7 @@ def create_app(settings: Settings, store=None) -> Dashboard:
         on_error=_report,
     )
     app.data = Data(store, ttl=settings.cache_ttl_seconds, clock=time.monotonic)
+    _tell_sources(server, app.data)
     app.layout = _frame()
     app.validation_layout = html.Div(
         [_frame(), *(part for page in routes.REGISTERED for part in page.skeleton())]
@@ -144,6 +145,19 @@ def create_server(settings: Settings, store=None):
     app = create_app(settings, store)
     health = create_health(settings, store)
     return wsgi(app.server.wsgi_app, health, metrics, route=telemetry.route)
+
+
+def _tell_sources(server: flask.Flask, data: Data) -> None:
+    """Answer /provenance: where the bars come from, as the pages show it."""
+
+    @server.get("/provenance", endpoint="provenance")
+    def provenance() -> tuple[dict, int]:
+        try:
+            said = data.provenance()
+        except StoreError:
+            return {"sources": None, "last_bar": None}, 503
+        last = said.last_bar.isoformat() if said.last_bar else None
+        return {"sources": list(said.sources), "last_bar": last}, 200
 
 
 def create_health(settings: Settings, store) -> Health:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from mltrading_marketdata import PoolExhausted, Unavailable
+from mltrading_marketdata import MARK, PoolExhausted, Unavailable
 
 LARGEST = 256
 # A drawn page weighs some 200 kB and is asked for again within seconds, if at all.
@@ -36,6 +36,11 @@ class Provenance:
     @property
     def sample(self) -> bool:
         return any("sample" in source.lower() for source in self.sources)
+
+    @property
+    def invented(self) -> tuple[str, ...]:
+        """Return the sources whose bars nobody traded."""
+        return tuple(source for source in self.sources if source.startswith(MARK))
 
 
 class Data:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dash import html
 
+from mltrading_dashboard.data import Provenance
 from mltrading_dashboard.state import ViewState
+from mltrading_marketdata import MARK
 
 
 def notice(kind: str, title: str, *children):
-    """Return a notice; kind is `hint`, `empty` or `failed`."""
+    """Return a notice; kind is `hint`, `empty`, `invented` or `failed`."""
     role = "alert" if kind == "failed" else "status"
     return html.Div(
         [html.Strong(title), *(html.P(child) for child in children if child)],
@@ -50,6 +52,22 @@ def no_symbols():
         "No symbols yet.",
         "The database answers and is empty. Ingest bars, then reload the page.",
     )
+
+
+def invented(provenance: Provenance) -> list:
+    """Return the notice for bars that nobody traded, on every page where there are."""
+    if not provenance.invented:
+        return []
+    whole = len(provenance.invented) == len(provenance.sources)
+    made = f"nobody traded at them: {'; '.join(provenance.invented)}."
+    return [
+        notice(
+            "invented",
+            f"{'These' if whole else 'Some of these'} prices are {MARK}.",
+            f"A generator made them, {made}",
+            "" if whole else "Symbols that have them say so in their names.",
+        )
+    ]
 
 
 def fault(reference: str):

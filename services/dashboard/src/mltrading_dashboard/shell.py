@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from dash import html
 
-from mltrading_dashboard import wording
+from mltrading_dashboard import notices, wording
 from mltrading_dashboard.data import Provenance
 from mltrading_dashboard.links import link
 from mltrading_dashboard.state import ViewState
+from mltrading_marketdata import MARK
 
 PAGES = (("Overview", "overview"), ("Charts", "charts"))
 BRAND = "ML Trading"
@@ -35,7 +36,7 @@ def shell(view: ViewState, scheme: str, provenance: Provenance | None, content) 
             ),
             html.Span(
                 [html.Span(className="dot"), provenance_text(provenance)],
-                className="pill" if provenance else "pill failed",
+                className=f"pill {_mood(provenance)}".strip(),
                 id="provenance",
             ),
             link(
@@ -49,7 +50,14 @@ def shell(view: ViewState, scheme: str, provenance: Provenance | None, content) 
     )
     skip = html.A("Skip to content", href="#main", className="skip")
     main = html.Main(content, id="main", className=f"page {view.page}", tabIndex="-1")
-    return [skip, bar, main]
+    said = notices.invented(provenance) if provenance else []
+    return [skip, bar, *said, main]
+
+
+def _mood(provenance: Provenance | None) -> str:
+    if provenance is None:
+        return "failed"
+    return "invented" if provenance.invented else ""
 
 
 def page_view(page: str, view: ViewState) -> ViewState:
@@ -64,6 +72,9 @@ def provenance_text(provenance: Provenance | None) -> str:
     if provenance is None:
         return "Data unavailable"
     name = "Sample data" if provenance.sample else "Market data"
+    if provenance.invented:
+        whole = len(provenance.invented) == len(provenance.sources)
+        name = f"{MARK} data" if whole else f"Partly {MARK} data"
     if provenance.last_bar is None:
         return f"{name} · no bars"
     return f"{name} · ends {wording.day(provenance.last_bar)}"

@@ -11,12 +11,10 @@ import pandas as pd
 from ..errors import SourceError
 from .folder import CsvSource, FolderSource, ParquetSource
 from .sample import SampleSource
-from .source import INVENTED, MARK, RawBars, Source
+from .source import RawBars, Source
 
 __all__ = [
-    "INVENTED",
     "KINDS",
-    "MARK",
     "CsvSource",
     "FolderSource",
     "ParquetSource",

@@ -12,7 +12,8 @@ import pandas as pd
 
 from ..adjustment import Action, find_actions
 from ..errors import BadData, SourceError
-from .source import INVENTED, MARK, RawBars, cut
+from ..provenance import INVENTED, MARK
+from .source import RawBars, cut
 
 TIMES = ("date", "ts")
 VALUES = ("open", "high", "low", "close", "volume")

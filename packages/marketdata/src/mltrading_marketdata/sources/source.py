@@ -14,10 +14,6 @@ import pandas as pd
 
 from ..adjustment import Action
 
-# The name of bars that nobody traded, and the word that is shown wherever they are.
-INVENTED = "synthetic"
-MARK = "SYNTHETIC"
-
 
 @dataclass(frozen=True)
 class RawBars:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import SourceError
-from .source import INVENTED, MARK, RawBars, cut
+from ..provenance import INVENTED, MARK
+from .source import RawBars, cut
 
 # Where all walks begin, and from where on bars are made unless a start is given.
 ORIGIN = pd.Timestamp("2000-01-03", tz="UTC")
@@ -71,7 +72,7 @@ class SyntheticSource:
             frame = self._daily(symbol, days, walk)
         else:
             frame = self._intraday(symbol, days, walk, _MINUTES[interval], start)
-        about = {"name": f"{symbol} ({MARK})", "exchange": MARK, "currency": "USD"}
+        about = {"name": f"{MARK} {symbol}", "exchange": MARK, "currency": "USD"}
         return RawBars(cut(frame, start, end), [], about)
 
     def _random(self, symbol: str, *what: int) -> np.random.Generator:

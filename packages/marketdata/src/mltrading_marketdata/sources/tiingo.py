@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..adjustment import Action
 from ..errors import SourceClosed, SourceError
+from .exchange import canonical
 from .http import Client
 from .patience import Patience
 from .source import RawBars, cut
@@ -109,7 +110,8 @@ class TiingoSource:
 def _about(described: Any, symbol: str) -> dict[str, str]:
     if not isinstance(described, dict):
         raise SourceError(f"Tiingo's description of {symbol} is no object")
-    found = {"name": described.get("name"), "exchange": described.get("exchangeCode")}
+    exchange = canonical(described.get("exchangeCode") or "")
+    found = {"name": described.get("name"), "exchange": exchange}
     about = {key: value for key, value in found.items() if isinstance(value, str)}
     return about | {"currency": "USD"}
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..adjustment import Action
 from ..errors import SourceClosed, SourceDown, SourceError
+from .exchange import canonical
 from .patience import Patience
 from .source import RawBars, cut
 
@@ -28,8 +29,6 @@ _AT_ONCE = {"1m": pd.Timedelta(days=7)}
 _PRICES = {"Open": "open", "High": "high", "Low": "low", "Close": "close"}
 _TOLD = ("longName", "shortName", "fullExchangeName", "exchangeName", "currency")
 _SYMBOL = re.compile(r"[A-Za-z0-9.^=-]{1,24}")
-# Yahoo's names of the boards of two exchanges.
-_EXCHANGES = {"Nasdaq": "NASDAQ", "NYSE": "NYSE"}
 
 
 class YahooSource:
@@ -220,12 +219,9 @@ def _printed(prices: np.ndarray) -> np.ndarray:
 
 def _about(said: dict[str, Any]) -> dict[str, str]:
     exchange = str(said.get("fullExchangeName") or said.get("exchangeName") or "")
-    for board, ours in _EXCHANGES.items():
-        if exchange.startswith(board):
-            exchange = ours
     found = {
         "name": said.get("longName") or said.get("shortName"),
-        "exchange": exchange,
+        "exchange": canonical(exchange),
         "currency": said.get("currency"),
     }
     return {key: value for key, value in found.items() if isinstance(value, str)}
