@@ -586,17 +586,71 @@ def migrate(c, env="local", dry_run=False, json=False):
 @verb(
     help={
         **_ENV,
-        "source": "sample or csv",
-        "path": "folder of <SYMBOL>.csv files, for --source csv",
-        "symbols": "comma-separated symbols, default all",
+        "source": "sample, csv, parquet, yahoo, tiingo or synthetic",
+        "symbols": "comma-separated symbols, default all that the source lists",
+        "interval": "1d, 1h, 5m or 1m",
+        "path": "folder of <SYMBOL>.csv or .parquet files",
+        "start": "first time, such as 2020-01-31; default: what is not there yet",
+        "end": "last time; a date is all of it; default: now",
+        "full": "ask a provider for all it has, not only for what is new",
+        "restart": "begin anew instead of going on with a run that was cut off",
+        "seed": "of synthetic bars",
+        "wait": "seconds to wait for a provider that asks to, per symbol",
+        "dry-run": "do all but the writing, and say what would be taken",
         **_JSON,
     }
 )
-def ingest(c, env="local", source="sample", path="", symbols="", json=False):
+def ingest(
+    c, env="local", source="sample", symbols="", interval="1d", path="", start="",
+    end="", full=False, restart=False, seed=1, wait=120, dry_run=False, json=False,
+):  # fmt: skip
     """Read bars into the database; the same bars again write nothing."""
-    from ops import database
+    from ops import ingestion
 
-    database.ingest(env, source=source, path=path, symbols=symbols, as_json=json)
+    ingestion.ingest(
+        env, source=source, symbols=symbols, interval=interval, path=path, start=start,
+        end=end, full=full, restart=restart, seed=seed, wait=wait, dry_run=dry_run,
+        as_json=json,
+    )  # fmt: skip
+
+
+@verb(
+    help={
+        **_ENV,
+        "symbols": "comma-separated symbols, default all",
+        "interval": "1d, 1h, 5m or 1m; default all",
+        "limit": "list at most so many",
+        **_JSON,
+    }
+)
+def rejects(c, env="local", symbols="", interval="", limit=100, json=False):
+    """List the rows that ingestion refused, and why."""
+    from ops import ingestion
+
+    ingestion.rejects(
+        env, symbols=symbols, interval=interval, limit=limit, as_json=json
+    )
+
+
+@verb(
+    help={
+        **_ENV,
+        "path": "folder of this machine to write to",
+        "symbols": "comma-separated symbols, default all",
+        "interval": "1d, 1h, 5m or 1m",
+        "format": "csv or parquet",
+        **_JSON,
+    }
+)
+def data_export(
+    c, path="", env="local", symbols="", interval="1d", format="csv", json=False
+):
+    """Write bars as traded to a folder of CSV or Parquet files."""
+    from ops import ingestion
+
+    ingestion.export(
+        env, path, symbols=symbols, interval=interval, form=format, as_json=json
+    )
 
 
 @verb(

@@ -1,4 +1,4 @@
-"""Acts on an environment's data: back up, reset, undo, restore, migrate, ingest.
+"""Acts on an environment's data: back up, reset, undo, restore, migrate.
 
 The data layer of the release that serves does it, on a host that serves; backups lie in
 the environment's folder there. Each act is as the others: load, look, decide, show,
@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ops import report
 from ops.delivery import acting, by_whom, load
 from ops.environment import Environment
-from ops.errors import OpsError, Refused, StepFailed, Usage
+from ops.errors import OpsError, Refused, StepFailed
 from ops.plan import bounds, plan_migrate
 from ops.targets import open_target
 from ops.targets.agent import BACKUPS
@@ -154,41 +153,6 @@ def migrate(name: str, *, dry_run: bool = False, as_json: bool = False) -> None:
     told("migrate", environment, done, as_json)
 
 
-def ingest(
-    name: str,
-    *,
-    source: str = "sample",
-    path: str = "",
-    symbols: str = "",
-    as_json: bool = False,
-) -> None:
-    """Read bars from a source into the database; the same bars again write nothing."""
-    if source not in ("sample", "csv"):
-        raise Usage(f'there is no source "{source}"', allowed="sample, csv")
-    if source == "csv" and not Path(path).is_dir():
-        raise Usage(
-            f"{path or 'nothing'} is not a folder",
-            where="--path",
-            allowed="a folder of <SYMBOL>.csv files",
-        )
-    environment = load(name)
-    target = open_target(environment)
-    arguments = ["ingest", "--source", source]
-    if path:
-        arguments += ["--path", str(Path(path).absolute())]
-    if symbols:
-        arguments += ["--symbols", symbols]
-    report.say(f"ingest {environment.name}", "bold")
-    found: dict[str, Any] = {}
-
-    def work(act: Act) -> None:
-        found.update(act("ingest", arguments))
-
-    journalled(target, environment, "ingest", work)
-    if as_json:
-        report.as_json(found)
-
-
 # Look and decide ----------------------------------------------------------------------
 
 
@@ -285,14 +249,17 @@ def journalled(
     environment: Environment,
     op: str,
     work: Callable[[Act], None],
+    *,
+    wait: float = 0.0,
 ) -> dict[str, Any]:
     """Do data work with the lease held, each step told to the journal.
 
     `work` gets a function that takes a step's name and the words for the data layer, or
-    the `verb` of the agent that does it and what that takes. Returns all facts.
+    the `verb` of the agent that does it and what that takes. Returns all facts. `wait`:
+    seconds for the lease.
     """
     found: dict[str, Any] = {}
-    with acting(target, environment, op, wait=0.0, dry_run=False) as world:
+    with acting(target, environment, op, wait=wait, dry_run=False) as world:
         number = current(world, environment)
         run = secrets.token_hex(4)
 
@@ -310,7 +277,7 @@ def journalled(
         ) -> dict[str, Any]:
             record("intent", step)
             begun = time.monotonic()
-            if verb == "data":
+            if verb in ("carry", "data"):
                 sent = {"arguments": arguments, **sent}
             if verb != "keep":
                 sent = {"number": number, "timeout": _budget(environment), **sent}

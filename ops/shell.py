@@ -96,12 +96,14 @@ def run(
     *,
     keep_open: Iterable[int] = (),
     stream: bool = False,
+    talk: bool = False,
 ) -> Result:
     """Run a Command to its end and return how it ended.
 
     The program gets a process group of its own, which is ended as a whole on a
     time-out or an interrupt. `keep_open` are descriptors it inherits (a lock that
-    must outlive a killed deployer); `stream` lets it print for itself.
+    must outlive a killed deployer); `stream` lets it print for itself, `talk` only its
+    errors and progress.
 
     Raises:
         Refused: the program is not installed.
@@ -110,15 +112,16 @@ def run(
     import subprocess
 
     begun = time.monotonic()
-    pipe = None if stream else subprocess.PIPE
+    pipe = subprocess.PIPE
+    own = stream or talk
     try:
         process = subprocess.Popen(
             command.argv,
             cwd=command.cwd,
-            env=environ({**({} if stream else _PLAIN), **command.env}),
+            env=environ({**({} if own else _PLAIN), **command.env}),
             stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
+            stdout=None if stream else pipe,
+            stderr=None if own else pipe,
             text=True,
             errors="replace",
             start_new_session=True,

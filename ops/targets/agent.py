@@ -47,7 +47,7 @@ _AGENTS = 6
 # Seconds for which a look at a release's files holds; before a start all are read.
 _FRESH = 5.0
 # What of the data layer may be asked at any time, since it only reads.
-CONSULTED = frozenset(("info", "schema"))
+CONSULTED = frozenset(("info", "page", "rejects", "runs", "schema"))
 # What stands in words for the data layer for this environment's backups.
 BACKUPS = "{backups}"
 # In a release's folder: while it is there, /readyz answers 503 "draining".
@@ -402,13 +402,21 @@ class Agent:
         except ValueError:
             said = {}
         if not result.ok:
+            # A release that is older than this checkout does not know the word.
+            unknown = result.code == 2
             raise StepFailed(
                 f"the data layer could not {arguments[0]}",
                 where=f"{self._folder(number).name}, exit code {result.code}",
                 detail=result.tail(12),
-                next=said.get("hint") or "inv doctor",
+                next=said.get("hint") or ("inv deploy" if unknown else "inv doctor"),
             )
         return said
+
+    def carry(
+        self, number: int, arguments: Sequence[str], folder: Path, timeout: float
+    ) -> dict[str, Any]:
+        """Run the data layer of a release on files that were brought to this host."""
+        return self.data(number, [*arguments, str(folder)], timeout)
 
     def consult(
         self, number: int, arguments: Sequence[str], timeout: float
@@ -418,7 +426,7 @@ class Agent:
         Raises:
             Refused: it would change something.
         """
-        shows = arguments[0] == "migrate" and "--dry-run" in arguments
+        shows = arguments[0] in ("begin", "migrate") and "--dry-run" in arguments
         if arguments[0] not in CONSULTED and not shows:
             raise Refused(f"{arguments[0]} is not asked without the lease")
         return self.data(number, arguments, timeout)

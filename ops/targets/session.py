@@ -45,9 +45,9 @@ BREAKABLE = frozenset(
 # What changes the host, and so needs the lease and its epoch.
 EFFECTS = frozenset(
     (
-        *("record", "adopt", "boot", "catch_up", "close", "data", "empty", "front"),
-        *("halt", "keep", "make"),
-        *("mark", "migrate", "prune", "reload", "reopen", "retire", "shut", "stage"),
+        *("record", "adopt", "boot", "carry", "catch_up", "close", "data", "empty"),
+        *("front", "halt", "keep", "make", "mark", "migrate", "prune", "reload"),
+        *("reopen", "retire", "shut", "stage"),
         *("stop", "switch", "unmark", "wheels"),
     )
 )
@@ -256,6 +256,13 @@ class Verbs:
         from ops.targets.vault import Vault
 
         return Vault(self.agent.root).receive(name, sha256, note, self.stream)
+
+    def carry(
+        self, number: int, arguments: Sequence[str], timeout: float
+    ) -> dict[str, Any]:
+        """Run the data layer on the files that follow; they are gone afterwards."""
+        with self.store.incoming(self.stream) as folder:
+            return self.agent.carry(number, arguments, folder, timeout)
 
     def stage(
         self, release: str, shas: Sequence[str], environ: dict[str, str]

@@ -474,6 +474,8 @@ class SshTarget:
                 return self._install(host, **arguments)
             case "stage":
                 return self._stage(host, **arguments)
+            case "carry":
+                return self._carry(host, limit=limit, **arguments)
             case "consult":
                 return self._ask(host, verb, limit=limit, **arguments)
             case "keep":
@@ -544,6 +546,11 @@ class SshTarget:
             shas=list(shas),
             environ=dict(environ),
         )
+
+    def _carry(self, host: str, *, folder: Path, **arguments: Any) -> dict[str, Any]:
+        """Bring the files of a folder to a host, and run its data layer on them."""
+        files = [(path.name, path) for path in sorted(folder.iterdir())]
+        return self._effect(host, "carry", files=files, **arguments)
 
     def _leave(self, host: str, *, numbers: Sequence[int], timeout: float) -> Any:
         """Take a host out of rotation, and let it end what it is answering."""

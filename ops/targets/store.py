@@ -7,6 +7,7 @@ one tar stream whose members are named by their sha256. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -15,7 +16,7 @@ import shutil
 import sys
 import tarfile
 import venv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -23,6 +24,9 @@ from typing import Any, BinaryIO
 from ops.errors import StepFailed
 
 MANIFEST = "FILES"
+# What is brought for the data layer: so many bytes at once, under such names.
+_MOST = 1024**3
+_NAME = re.compile(r"[a-z0-9]+\.(json|npz)")
 _SHA = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1024 * 1024
 # So many files may be new in an environment that still needs no warming up.
@@ -64,6 +68,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.environments = root / "envs"
         self.wheels = root / "wheels"
+        self.arrivals = root / "incoming"
         self.expected: dict[str, tuple[Entry, ...]] = {}
 
     def lacking_files(self, name: str, manifest: str) -> list[str]:
@@ -134,6 +139,32 @@ class Store:
         scratch = {sha: self.wheels / f".{sha}-{os.getpid()}" for sha in shas}
         for sha in _received(stream, scratch):
             os.replace(scratch[sha], self._wheel(sha))
+
+    @contextlib.contextmanager
+    def incoming(self, stream: BinaryIO) -> Iterator[Path]:
+        """Give a folder with the files of a tar stream while the block runs.
+
+        Whoever asks holds the lease: what an earlier one left is removed.
+
+        Raises:
+            StepFailed: a member is no plain file, or is too much.
+        """
+        folder = self.arrivals / str(os.getpid())
+        shutil.rmtree(self.arrivals, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        try:
+            left = _MOST
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    source = archive.extractfile(member) if member.isreg() else None
+                    left -= member.size
+                    if source is None or not _NAME.fullmatch(member.name) or left < 0:
+                        raise StepFailed(f"{member.name} was not to be sent")
+                    with (folder / member.name).open("xb") as file:
+                        shutil.copyfileobj(source, file, _CHUNK)
+            yield folder
+        finally:
+            shutil.rmtree(self.arrivals, ignore_errors=True)
 
     def wheel(self, sha: str) -> Path:
         """Return a wheel that is here."""

@@ -285,6 +285,26 @@ def test_a_second_ingest_writes_nothing(project: Project) -> None:
     assert (ended.returncode, said["inserted"], said["updated"]) == (0, 0, 0)
 
 
+def test_bars_from_files_and_invented_ones_go_in_and_out(
+    project: Project, tmp_path: Path
+) -> None:
+    rows = "2020-01-02,1,3,1,2,10\n2020-01-03,9,1,1,9,1\n"
+    (tmp_path / "ACME.csv").write_text("date,open,high,low,close,volume\n" + rows)
+    ended = project.inv("ingest", "--source", "csv", "--path", str(tmp_path), "--json")
+    said = json.loads(ended.stdout)
+    assert (ended.returncode, said["inserted"], said["rejected"]) == (0, 1, 1)
+    listed = project.inv("rejects", "--symbols", "ACME")
+    assert "OHLC order" in listed.stdout
+    words = ("--source", "synthetic", "--symbols", "DEMO", "--start", "2026-01-01")
+    assert project.inv("ingest", *words).returncode == 0
+    assert any("SYNTHETIC, seed 1" in text for text in project.status()["data"])
+    out = tmp_path / "out"
+    ended = project.inv("data-export", "--path", str(out), "--format", "parquet")
+    assert ended.returncode == 0, ended.stderr
+    assert {path.stem for path in out.glob("*.parquet")} >= {"ACME", "AAPL", "DEMO"}
+    assert "SYNTHETIC" in (out / "symbols.csv").read_text()
+
+
 def test_logs_show_what_the_release_wrote(project: Project) -> None:
     current = project.status()["current"]
     ended = project.inv("logs", "--release", current)

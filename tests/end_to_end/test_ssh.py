@@ -182,6 +182,27 @@ def test_the_same_again_changes_nothing(staging: Staging) -> None:
     assert staging.current() == before
 
 
+def test_bars_of_this_machine_reach_the_fleet_s_database_and_come_back(
+    staging: Staging, tmp_path: Path
+) -> None:
+    rows = "2020-01-02,1,3,1,2,10\n2020-01-03,2,3,1,2,10\n"
+    (tmp_path / "ACME.csv").write_text("date,open,high,low,close,volume\n" + rows)
+    words = ("--env", "staging", "--source", "csv", "--path", str(tmp_path), "--json")
+    ended = staging.inv("ingest", *words)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["inserted"] == 2
+    assert json.loads(staging.inv("ingest", *words).stdout)["inserted"] == 0
+    out = tmp_path / "out"
+    ended = staging.inv("data-export", "--env", "staging", "--path", str(out))
+    assert ended.returncode == 0, ended.stderr
+    assert (out / "ACME.csv").read_text().splitlines()[1:] == [
+        "2020-01-02,1.0,3.0,1.0,2.0,10",
+        "2020-01-03,2.0,3.0,1.0,2.0,10",
+    ]
+    for host in staging.served:
+        assert not list((host.root / ROOT[1:] / "incoming").glob("*"))
+
+
 def test_an_approval_for_prod_says_what_the_hosts_of_staging_say(
     staging: Staging,
 ) -> None:
