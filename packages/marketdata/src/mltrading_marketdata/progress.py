@@ -114,8 +114,12 @@ class Bar(Lines):
         self._drawn.stop()
 
 
-def shown(say: Callable[[str], None], stream: TextIO = sys.stderr) -> Progress:
-    """Return a bar where `stream` is a terminal and rich is there, else lines."""
+def shown(say: Callable[[str], None], stream: TextIO | None = None) -> Progress:
+    """Return a bar where `stream` is a terminal and rich is there, else lines.
+
+    The stream is the error output of now if none is given.
+    """
+    stream = stream or sys.stderr
     if not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return Lines(say)
     try:
