@@ -94,7 +94,7 @@ class Reads:
         if not text.startswith(self._inside):
             if text == self._root:
                 seen.add((self._asker(), "."))
-            elif not text.startswith(self._elsewhere + self._caches):
+            elif not f"{text}{os.sep}".startswith(self._elsewhere + self._caches):
                 # Such as a folder of advisories beside the checkout.
                 seen.add((self._asker(), os.path.relpath(text, self._root)))
             return

@@ -29,6 +29,8 @@ SCHEMA = 1
 # A verdict also rests on what nobody can list, such as the date: it is asked again.
 BELIEVED_DAYS = 7
 TEST = "test_*.py"
+# Among the inputs of a verdict: a part of the machine, which is no file of ours.
+SYSTEM = "system"
 # What the runs of started programs do not depend on, beside other tests.
 TOLD = ("*.md", "docs/*", ".github/*", "LICENSE")
 NAMED = ("CI", "LANG", "LC_ALL", "TZ", "POSTGRES_BIN", "FORCE_COLOR", "NO_COLOR")
@@ -139,7 +141,7 @@ class Ground:
     def everything(self) -> list[list[str]]:
         """The content that started programs may depend on, and what runs them."""
         files = [[p, self.tree.digest(p)] for p in sorted(self.paths) if not _told(p)]
-        return files + [["system", name] for name in _system()]
+        return files + [[SYSTEM, name] for name in _system()]
 
     def whole(self) -> str:
         """Return the key of all test files' verdicts together."""
@@ -246,9 +248,11 @@ class Ground:
         last = self.store.get(self._last(path))
         if last is None or not last.data:
             return ["it never passed here"]
-        before = {name: digest for name, digest in last.data["is"]}
-        now = {name: digest for name, digest in inputs}
+        before, now = _files(last.data["is"]), _files(inputs)
         said = [f"{name} changed" for name in now if before.get(name, "") != now[name]]
+        machine = [[n, v] for n, v in last.data["is"] if n == SYSTEM]
+        if any(n == SYSTEM and [n, v] not in machine for n, v in inputs):
+            said.append("the system's programs changed")
         # What only a run can tell is not among the inputs before it.
         gone = [name for name in before if name not in now]
         said += [
@@ -263,6 +267,10 @@ class Ground:
 
     def _last(self, path: str) -> str:
         return cache.key(last=path, marks=self.question.marks)
+
+
+def _files(inputs: Iterable[Sequence[str]]) -> dict[str, str]:
+    return {name: digest for name, digest in inputs if name != SYSTEM}
 
 
 def manifest_of(reads: Mapping[str, Any], sources: set[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import errors, pythons, suite
+from ops import errors, pythons, suite, tested
 from tests.ops.checkouts import write
 
 PYTEST = '[tool.pytest.ini_options]\njunit_family = "xunit1"\nmarkers = ["smoke: x"]\n'
@@ -207,14 +207,32 @@ def test_another_clone_shares_the_verdicts(checkout: Path, tmp_path: Path) -> No
     assert "test_a" in (clone / "reports/junit.xml").read_text()
 
 
+STARTS = """
+import subprocess, sys
+def test_p():
+    assert subprocess.run([sys.executable, "-c", ""]).returncode == 0
+"""
+
+
 @pytest.mark.integration
 def test_a_test_that_starts_our_python_rests_on_the_whole_tree(checkout: Path) -> None:
-    body = "import subprocess, sys\ndef test_p():\n"
-    body += "    assert subprocess.run([sys.executable, '-c', '']).returncode == 0\n"
-    write(checkout, "test_p.py", body)
+    write(checkout, "test_p.py", STARTS)
     ran(checkout)
     write(checkout, "v.json", "2")
     assert ran(checkout) == {"test_a.py", "test_p.py"}
+
+
+@pytest.mark.integration
+def test_another_program_of_the_system_is_named_as_that(
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    write(checkout, "test_p.py", STARTS)
+    ran(checkout)
+    monkeypatch.setattr(tested, "_system", lambda: ("nginx 2",))
+    assert ran(checkout, explain=True) == {"test_p.py"}
+    assert "test_p.py: the system's programs changed\n" in capfd.readouterr().err
 
 
 @pytest.mark.integration
