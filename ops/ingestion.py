@@ -82,7 +82,7 @@ def _check(environment: Environment, source: str, path: str) -> None:
         raise Usage(f'there is no source "{source}"', allowed=", ".join(SOURCES))
     if source in ("csv", "parquet") and not (path and Path(path).is_dir()):
         raise Usage(
-            f"{path or 'nothing'} is not a folder",
+            f"{path} is not a folder" if path else f"{source} needs a folder",
             where="--path",
             allowed=f"a folder of <SYMBOL>.{source} files",
         )

@@ -73,3 +73,10 @@ def test_a_missing_column_is_refused_by_name(bars):
 def test_text_in_a_price_is_refused(bars):
     with pytest.raises(BadData, match="not a number"):
         examine(bars(2).assign(open="n/a"), "1d")
+
+
+def test_an_hour_may_start_at_half_past_and_at_no_other_minute(bars):
+    hours = bars(7, "2024-03-04 14:30", "h")
+    assert len(examine(hours, "1h")[1]) == 0
+    refused = examine(bars(7, "2024-03-04 14:20", "h"), "1h")[1]
+    assert len(refused) == 7 and "1h grid" in refused[0].reason

@@ -12,6 +12,8 @@ from .errors import BadData
 from .interval import MICROSECONDS
 
 PRICES = ("open", "high", "low", "close")
+# Where the session opens at half past, so do the hours that are counted from it.
+_GRID = MICROSECONDS | {"1h": MICROSECONDS["1h"] // 2}
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ def examine(frame: pd.DataFrame, interval: str) -> tuple[Columns, list[Reject]]:
     close, volume; more columns are ignored. A row is refused when a price is not
     finite and positive, when low <= open, close <= high does not hold, when volume is
     not a whole number >= 0, when ts is off the grid of the interval (1d bars are
-    stamped 00:00 UTC of the session date), or when a later row has the same ts and
+    stamped 00:00 UTC of the session date, 1h bars may start at half past), or when a later row has the same ts and
     other values. Raises BadData when the frame as a whole cannot be read.
     """
     index = frame.index
@@ -68,7 +70,7 @@ def examine(frame: pd.DataFrame, interval: str) -> tuple[Columns, list[Reject]]:
     refuse((low > np.fmin(open_, close)) | (high < np.fmax(open_, close)), "OHLC order")
     whole = np.isfinite(volume) & (volume >= 0) & (volume < 2**53)
     refuse(~whole | (np.floor(volume) != volume), "volume is not a whole number >= 0")
-    refuse(ts % MICROSECONDS[interval] != 0, f"ts is off the {interval} grid")
+    refuse(ts % _GRID[interval] != 0, f"ts is off the {interval} grid")
     ascending = bool((ts[1:] > ts[:-1]).all())
     if not ascending:
         repeated = _repeated(ts, [*prices, volume], np.flatnonzero(reasons == 0))
