@@ -212,7 +212,7 @@ def test_a_key_is_in_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     ("how", "what"),
     [
         ({"source": "bloomberg"}, "no source"),
-        ({"source": "csv"}, "nothing is not a folder"),
+        ({"source": "csv"}, "csv needs a folder"),
         ({"source": "parquet", "path": "/nowhere"}, "/nowhere is not a folder"),
     ],
 )

@@ -32,8 +32,9 @@ def examine(frame: pd.DataFrame, interval: str) -> tuple[Columns, list[Reject]]:
     close, volume; more columns are ignored. A row is refused when a price is not
     finite and positive, when low <= open, close <= high does not hold, when volume is
     not a whole number >= 0, when ts is off the grid of the interval (1d bars are
-    stamped 00:00 UTC of the session date, 1h bars may start at half past), or when a later row has the same ts and
-    other values. Raises BadData when the frame as a whole cannot be read.
+    stamped 00:00 UTC of the session date, 1h bars may start at half past), or when a
+    later row has the same ts and other values. Raises BadData when the frame as a whole
+    cannot be read.
     """
     index = frame.index
     if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
