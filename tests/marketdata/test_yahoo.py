@@ -137,9 +137,13 @@ def test_before_yahoo_s_reach_it_is_an_error_with_the_way_out(source):
     assert "--start 2024-04-1" in caught.value.hint
 
 
-def test_hours_that_begin_at_half_past_are_refused(source):
-    with pytest.raises(SourceError, match="half past"):
-        fetch(source, interval="1h")
+def test_hours_are_asked_for_at_once_as_far_back_as_yahoo_keeps_them(source, provider):
+    provider.answers[CHART] = (200, (ANSWERS / "yahoo-acme-1m.json").read_bytes())
+    fetch(source, interval="1h", start=moment("2023-01-01"))
+    asked = [one.query for one in provider.asked if "period1" in one.query]
+    assert [one["interval"] for one in asked] == ["1h"]
+    with pytest.raises(SourceError, match="no 1h bars of ACME before"):
+        fetch(source, interval="1h", start=moment("2020-01-01"))
 
 
 def test_a_limit_is_no_empty_frame(source, provider, waits):

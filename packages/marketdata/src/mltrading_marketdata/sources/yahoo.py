@@ -24,7 +24,11 @@ from .source import RawBars, cut
 
 ANSWER_S = 20.0
 # How far back Yahoo keeps bars of an interval, and how many days it gives at once.
-_REACH = {"1m": pd.Timedelta(days=29), "5m": pd.Timedelta(days=59)}
+_REACH = {
+    "1m": pd.Timedelta(days=29),
+    "5m": pd.Timedelta(days=59),
+    "1h": pd.Timedelta(days=729),
+}
 _AT_ONCE = {"1m": pd.Timedelta(days=7)}
 _PRICES = {"Open": "open", "High": "high", "Low": "low", "Close": "close"}
 _TOLD = ("longName", "shortName", "fullExchangeName", "exchangeName", "currency")
@@ -69,12 +73,7 @@ class YahooSource:
         start: pd.Timestamp | None,
         end: pd.Timestamp | None,
     ) -> RawBars:
-        """Return bars of 1d (all), 5m (59 days back) or 1m (29 days back)."""
-        if interval == "1h":
-            raise SourceError(
-                "Yahoo's hourly bars begin at half past, ours at the full hour",
-                "use --interval 5m; longer candles are made from it",
-            )
+        """Return bars of 1d (all), 1h (729 days), 5m (59) or 1m (29 days back)."""
         if not _SYMBOL.fullmatch(symbol):
             raise SourceError(f"{symbol!r} is no symbol of Yahoo's")
         earliest = self.earliest(interval)
