@@ -17,7 +17,11 @@ from tests.postgres import Server, binaries, running
 
 # pandas keeps text another way where pyarrow is, which no release has beside it.
 pd.set_option("mode.string_storage", "python")
-ENGINES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
+# A unit test has no database.
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.integration)
+    for name in ("sqlite", "postgresql")
+]
 _numbers = itertools.count()
 
 

@@ -56,6 +56,7 @@ def moment(day):
     return pd.Timestamp(day, tz="UTC")
 
 
+@pytest.mark.integration
 def test_bars_are_as_traded_on_their_session_date(source):
     raw = fetch(source)
     assert raw.frame.index[0] == moment("2024-06-03")
@@ -63,6 +64,7 @@ def test_bars_are_as_traded_on_their_session_date(source):
     assert raw.frame["volume"].tolist() == [1000, 1200, 2500, 2100, 2300]
 
 
+@pytest.mark.integration
 def test_splits_and_dividends_come_along(source):
     day = {name: moment(name).value // 1000 for name in ("2024-06-05", "2024-06-06")}
     assert fetch(source).actions == [
@@ -71,11 +73,13 @@ def test_splits_and_dividends_come_along(source):
     ]
 
 
+@pytest.mark.integration
 def test_the_first_time_it_says_what_the_share_is(source):
     assert fetch(source).about["name"] == "Acme Widgets Inc"
     assert fetch(source, start=moment("2024-06-03")).about == {}
 
 
+@pytest.mark.integration
 def test_only_the_range_is_asked_for_and_given(source, provider):
     raw = fetch(source, start=moment("2024-06-04"), end=moment("2024-06-05"))
     assert len(raw.frame) == 2
@@ -85,6 +89,7 @@ def test_only_the_range_is_asked_for_and_given(source, provider):
     }
 
 
+@pytest.mark.integration
 def test_the_key_travels_in_a_header_and_nowhere_else(source, provider):
     provider.misbehave = [403]
     provider.answers[PRICES] = (403, f"no such key: {KEY}".encode())
@@ -95,12 +100,14 @@ def test_the_key_travels_in_a_header_and_nowhere_else(source, provider):
     assert KEY not in f"{asked.path}{asked.query}{caught.value}{caught.value.hint}"
 
 
+@pytest.mark.integration
 def test_a_body_that_repeats_the_key_does_not_show_it(source, provider):
     provider.answers[PRICES] = (400, f'{{"detail": "bad {KEY}"}}'.encode())
     with pytest.raises(SourceError, match=r"HTTP 400: bad \*\*\*"):
         fetch(source)
 
 
+@pytest.mark.integration
 def test_a_redirect_does_not_carry_the_key_away(source, provider):
     provider.misbehave = [(302, {"Location": f"{provider.url}/elsewhere"})]
     with pytest.raises(SourceError, match="HTTP 302"):
@@ -119,11 +126,13 @@ def test_without_a_key_it_says_which_variable_is_missing():
     assert "export TIINGO_API_KEY" in caught.value.hint
 
 
+@pytest.mark.integration
 def test_retry_after_is_waited_for(source, provider, waits):
     provider.misbehave = [(429, {"Retry-After": "7"})]
     assert len(fetch(source).frame) == 5 and waits == [7]
 
 
+@pytest.mark.integration
 def test_a_wait_beyond_the_deadline_is_not_begun(source, provider, waits):
     provider.misbehave = [(429, {"Retry-After": "3600"})]
     with pytest.raises(SourceClosed, match="asks to wait") as caught:
@@ -131,6 +140,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun(source, provider, waits):
     assert waits == [] and "goes on where it stopped" in caught.value.hint
 
 
+@pytest.mark.integration
 def test_a_limit_told_with_status_200_is_a_limit(source, provider, waits):
     told = (ANSWERS / "tiingo-limit.txt").read_bytes()
     provider.answers[PRICES] = (200, told)
@@ -139,12 +149,14 @@ def test_a_limit_told_with_status_200_is_a_limit(source, provider, waits):
     assert waits == [1, 2, 4, 8, 16]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", [500, 503, "cut", "html", "empty", "silent"])
 def test_what_goes_wrong_once_is_asked_again(source, provider, waits, fault):
     provider.misbehave = [fault]
     assert len(fetch(source).frame) == 5 and waits == [1]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -163,6 +175,7 @@ def test_what_stays_wrong_is_no_answer_and_no_empty_frame(
         fetch(source)
 
 
+@pytest.mark.integration
 def test_an_answer_that_trickles_has_an_end(provider):
     provider.misbehave = ["trickle"]
     source = TiingoSource(
@@ -172,24 +185,28 @@ def test_an_answer_that_trickles_has_an_end(provider):
         fetch(source)
 
 
+@pytest.mark.integration
 def test_an_unknown_symbol_is_an_error_of_that_symbol(source):
     with pytest.raises(SourceError, match="NOPE' not found") as caught:
         fetch(source, "NOPE")
     assert type(caught.value) is SourceError
 
 
+@pytest.mark.integration
 def test_no_bar_where_there_should_be_some_is_an_error(source, provider):
     provider.answers[PRICES] = (200, b"[]")
     with pytest.raises(SourceError, match="though it has some"):
         fetch(source)
 
 
+@pytest.mark.integration
 def test_no_bar_after_the_last_one_is_a_true_answer(source, provider):
     provider.answers[PRICES] = (200, b"[]")
     raw = fetch(source, start=moment("2024-06-10"))
     assert raw.frame.empty and raw.frame.index.tz is not None
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "body", [b'{"detail": "hello"}', b"[1, 2]", b'[{"date": "2024-06-03"}]', b"7"]
 )
@@ -199,6 +216,7 @@ def test_json_that_is_no_prices_is_an_error(source, provider, body):
         fetch(source, start=moment("2024-06-03"))
 
 
+@pytest.mark.integration
 def test_other_intervals_are_refused_with_what_there_is(source):
     with pytest.raises(SourceError) as caught:
         source.fetch("ACME", "1m", None, None)

@@ -79,6 +79,7 @@ def moment(text):
     return pd.Timestamp(text, tz="UTC")
 
 
+@pytest.mark.integration
 def test_splits_are_undone_so_that_bars_are_as_traded(source):
     raw = fetch(source)
     assert raw.frame["close"].tolist() == [100, 102.86, 52.02, 51.1, 52.77]
@@ -86,6 +87,7 @@ def test_splits_are_undone_so_that_bars_are_as_traded(source):
     assert raw.frame.index[0] == moment("2024-06-03")
 
 
+@pytest.mark.integration
 def test_splits_and_dividends_are_as_on_their_day(source):
     days = [moment(day).value // 1000 for day in ("2024-06-05", "2024-06-06")]
     assert fetch(source).actions == [
@@ -94,6 +96,7 @@ def test_splits_and_dividends_are_as_on_their_day(source):
     ]
 
 
+@pytest.mark.integration
 def test_adjusting_again_gives_what_yahoo_shows(source):
     raw = fetch(source)
     columns, rejects = examine(raw.frame, "1d")
@@ -101,12 +104,14 @@ def test_adjusting_again_gives_what_yahoo_shows(source):
     assert shown == [50, 51.43, 52.02, 51.1, 52.77] and not rejects
 
 
+@pytest.mark.integration
 def test_an_end_before_a_split_does_not_hide_it(source):
     raw = fetch(source, start=moment("2024-06-03"), end=moment("2024-06-04"))
     assert raw.frame["close"].tolist() == [100, 102.86]
     assert len(raw.actions) == 2
 
 
+@pytest.mark.integration
 def test_it_says_what_the_share_is(source):
     about = fetch(source).about
     assert about == {
@@ -116,6 +121,7 @@ def test_it_says_what_the_share_is(source):
     }
 
 
+@pytest.mark.integration
 def test_minutes_are_utc(source, provider):
     provider.answers[CHART] = (200, (ANSWERS / "yahoo-acme-1m.json").read_bytes())
     raw = fetch(source, interval="1m", start=moment("2024-06-07"))
@@ -123,6 +129,7 @@ def test_minutes_are_utc(source, provider):
     assert raw.frame["close"].tolist() == [51.3, 51.4, 51.41]
 
 
+@pytest.mark.integration
 def test_minutes_are_asked_for_in_weeks(source, provider):
     provider.answers[CHART] = (200, (ANSWERS / "yahoo-acme-1m.json").read_bytes())
     fetch(source, interval="1m", start=moment("2024-05-20"))
@@ -131,12 +138,14 @@ def test_minutes_are_asked_for_in_weeks(source, provider):
     assert len(spans) == 3 and max(spans[:2]) == 7 * 86400
 
 
+@pytest.mark.integration
 def test_before_yahoo_s_reach_it_is_an_error_with_the_way_out(source):
     with pytest.raises(SourceError, match="no 5m bars of ACME before") as caught:
         fetch(source, interval="5m", start=moment("2024-01-01"))
     assert "--start 2024-04-1" in caught.value.hint
 
 
+@pytest.mark.integration
 def test_hours_are_asked_for_at_once_as_far_back_as_yahoo_keeps_them(source, provider):
     provider.answers[CHART] = (200, (ANSWERS / "yahoo-acme-1m.json").read_bytes())
     fetch(source, interval="1h", start=moment("2023-01-01"))
@@ -146,6 +155,7 @@ def test_hours_are_asked_for_at_once_as_far_back_as_yahoo_keeps_them(source, pro
         fetch(source, interval="1h", start=moment("2020-01-01"))
 
 
+@pytest.mark.integration
 def test_a_limit_is_no_empty_frame(source, provider, waits):
     provider.misbehave = [429] * 50
     with pytest.raises(SourceClosed, match="Yahoo asks to wait"):
@@ -153,6 +163,7 @@ def test_a_limit_is_no_empty_frame(source, provider, waits):
     assert waits == [1, 2, 4]
 
 
+@pytest.mark.integration
 def test_a_limit_that_passes_is_waited_for(source, provider, waits):
     provider.misbehave = [429] * 50
     source._patience = lambda: Patience(
@@ -161,12 +172,14 @@ def test_a_limit_that_passes_is_waited_for(source, provider, waits):
     assert len(fetch(source).frame) == 5 and waits == [1]
 
 
+@pytest.mark.integration
 def test_an_unknown_symbol_is_an_error_with_yahoo_s_words(source):
     with pytest.raises(SourceError, match="NOPE") as caught:
         fetch(source, "NOPE")
     assert type(caught.value) is SourceError
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", [500, "html", "empty", "cut", "silent"])
 def test_what_stays_wrong_is_no_answer(source, provider, fault):
     provider.misbehave = [fault] * 60
@@ -174,6 +187,7 @@ def test_what_stays_wrong_is_no_answer(source, provider, fault):
         fetch(source)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'{"chart": {"result": [{}]}}'])
 def test_json_that_is_no_chart_is_an_error(source, provider, body):
     provider.answers[CHART] = (200, body)
@@ -181,6 +195,7 @@ def test_json_that_is_no_chart_is_an_error(source, provider, body):
         fetch(source)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("symbol", ["", "../v1", "A B", "A" * 30])
 def test_what_can_t_be_a_symbol_is_not_asked_for(source, provider, symbol):
     with pytest.raises(SourceError, match="no symbol of Yahoo's"):

@@ -13,6 +13,8 @@ from ops.targets.ssh import SshTarget
 from tests.ops.fleets import Fleet, fleet
 
 __all__ = ["fleet"]
+# Three agents with state folders, asked from threads.
+pytestmark = pytest.mark.integration
 
 
 def take(target: SshTarget, *, minority: bool = False) -> SshTarget:

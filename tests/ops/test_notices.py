@@ -108,6 +108,7 @@ def test_a_webhook_travels_encrypted_or_not_at_all(url: str, problem: str) -> No
 # Slack --------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_slack_takes_a_notice(slacking: slack_double.Slack) -> None:
     assert slack.send(notice(), Secret(slacking.url), 2.0) == ""
     (message,) = slacking.messages
@@ -115,6 +116,7 @@ def test_slack_takes_a_notice(slacking: slack_double.Slack) -> None:
     assert message["text"] == "staging: v8 serves"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -131,6 +133,7 @@ def test_a_status_of_slack_is_said(
     assert slacking.asked == 1
 
 
+@pytest.mark.integration
 def test_a_webhook_that_was_revoked_is_said_without_its_address(
     slacking: slack_double.Slack,
 ) -> None:
@@ -138,6 +141,7 @@ def test_a_webhook_that_was_revoked_is_said_without_its_address(
     assert slack.send(notice(), wrong, 2.0) == "status 404: no_service"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", ["silent", "cut"])
 def test_a_slack_that_hangs_or_hangs_up_is_a_sentence(
     slacking: slack_double.Slack, fault: str
@@ -147,6 +151,7 @@ def test_a_slack_that_hangs_or_hangs_up_is_a_sentence(
     assert problem and "secret-token" not in problem
 
 
+@pytest.mark.integration
 def test_a_slack_that_is_not_there_is_a_sentence(
     slacking: slack_double.Slack,
 ) -> None:
@@ -161,6 +166,7 @@ def smtp(double: smtp_double.MailServer, who: str = "") -> Secret:
     return Secret(f"smtp://{who}127.0.0.1:{double.port}")
 
 
+@pytest.mark.integration
 def test_the_mail_server_takes_a_notice(mailing: smtp_double.MailServer) -> None:
     assert mail.send(notice(), smtp(mailing), 2.0) == ""
     (found,) = mailing.mails
@@ -177,6 +183,7 @@ def test_an_urgent_mail_says_so_in_its_head() -> None:
     assert (urgent["X-Priority"], urgent["Importance"]) == ("1", "high")
 
 
+@pytest.mark.integration
 def test_a_login_uses_the_account_of_the_address(
     mailing: smtp_double.MailServer,
 ) -> None:
@@ -185,12 +192,14 @@ def test_a_login_uses_the_account_of_the_address(
     assert mailing.logins == ["app"]
 
 
+@pytest.mark.integration
 def test_a_wrong_password_is_said_without_it(mailing: smtp_double.MailServer) -> None:
     mailing.accounts = {"app": "right"}
     problem = mail.send(notice(), smtp(mailing, "app:wrong@"), 2.0)
     assert problem == "status 535: not you"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "fault",
     [{"DATA": 451}, {"RCPT": 550}, {"CONNECT": 421}, {"SENT": "cut"}, {"MAIL": "cut"}],
@@ -204,6 +213,7 @@ def test_a_mail_server_that_refuses_or_hangs_up_is_a_sentence(
     assert not mailing.mails
 
 
+@pytest.mark.integration
 def test_a_silent_mail_server_is_a_sentence(mailing: smtp_double.MailServer) -> None:
     mailing.misbehave = {"CONNECT": "silent"}
     assert "timed out" in mail.send(notice(), smtp(mailing), 0.1)
@@ -227,6 +237,7 @@ def test_the_ports_are_those_of_submission() -> None:
 # The outbox ---------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_notice_is_sent_and_its_file_goes(
     box: Outbox, slacking: slack_double.Slack
 ) -> None:
@@ -235,6 +246,7 @@ def test_a_notice_is_sent_and_its_file_goes(
     assert len(slacking.messages) == 1 and not box.waiting()
 
 
+@pytest.mark.integration
 def test_a_notice_waits_in_a_file_of_this_user_without_an_address(
     box: Outbox, slacking: slack_double.Slack
 ) -> None:
@@ -246,6 +258,7 @@ def test_a_notice_waits_in_a_file_of_this_user_without_an_address(
     assert "secret-token" not in path.read_text()
 
 
+@pytest.mark.integration
 def test_the_next_command_tries_again(
     box: Outbox, slacking: slack_double.Slack
 ) -> None:
@@ -257,6 +270,7 @@ def test_the_next_command_tries_again(
     assert len(slacking.messages) == 1 and not later.waiting()
 
 
+@pytest.mark.integration
 def test_a_command_tries_each_notice_once(
     box: Outbox, slacking: slack_double.Slack
 ) -> None:
@@ -266,6 +280,7 @@ def test_a_command_tries_each_notice_once(
     assert box.flush(2.0) == [] and slacking.asked == 1
 
 
+@pytest.mark.integration
 def test_a_slack_that_hangs_holds_a_command_for_its_seconds_only(
     tmp_path: Path, slacking: slack_double.Slack
 ) -> None:
@@ -277,6 +292,7 @@ def test_a_slack_that_hangs_holds_a_command_for_its_seconds_only(
     assert len(box.waiting()) == 1
 
 
+@pytest.mark.integration
 def test_what_a_command_could_not_send_is_sent_when_it_has_ended(
     tmp_path: Path,
     slacking: slack_double.Slack,
@@ -305,6 +321,7 @@ def test_what_a_command_could_not_send_is_sent_when_it_has_ended(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.integration
 def test_one_channel_that_fails_does_not_keep_the_other_back(
     tmp_path: Path, slacking: slack_double.Slack, mailing: smtp_double.MailServer
 ) -> None:
@@ -322,6 +339,7 @@ def test_without_a_channel_nothing_is_kept(tmp_path: Path) -> None:
     assert not box.folder.exists() and box.flush(0.1) == []
 
 
+@pytest.mark.integration
 def test_yesterdays_notice_is_dropped(
     box: Outbox, slacking: slack_double.Slack
 ) -> None:
@@ -363,6 +381,7 @@ def test_two_commands_send_a_notice_once(tmp_path: Path) -> None:
 # Around a plan ------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_deploy_is_told_at_its_begin_and_its_end(
     box: Outbox, slacking: slack_double.Slack
 ) -> None:
@@ -375,6 +394,7 @@ def test_a_deploy_is_told_at_its_begin_and_its_end(
     ]
 
 
+@pytest.mark.integration
 def test_what_to_type_next_is_told_with_a_failure(
     box: Outbox, slacking: slack_double.Slack
 ) -> None:
@@ -386,6 +406,7 @@ def test_what_to_type_next_is_told_with_a_failure(
     assert {"title": "next", "value": "inv logs --release v8", "short": True} in fields
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -416,6 +437,7 @@ def test_a_failed_revert_is_critical(tmp_path: Path) -> None:
     assert last["recipients"][0] == "oncall@example.org"
 
 
+@pytest.mark.integration
 def test_a_plan_without_steps_tells_nothing(
     box: Outbox, slacking: slack_double.Slack
 ) -> None:
