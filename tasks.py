@@ -655,10 +655,10 @@ def data_export(
 
 @verb(
     help={
-        "name": "menu, first-run, switch, deploy, pipeline or faults",
+        "name": "menu, first-run, switch, deploy, pipeline, data or faults",
         "runs": "how often each is measured",
         "seed": "of the faults that are drawn",
-        "only": "comma-separated parts: numbers of runs of faults, or ci,tests",
+        "only": "parts: numbers of runs of faults, ci,tests, or million,latest",
     },
     positional=["name"],
 )

@@ -7,6 +7,7 @@ ratio to something measured in the same run.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -36,9 +37,11 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
         StepFailed: it found what may never be.
     """
     from bench import deploy, first_run, menu, pipeline, switch
+    from bench.data import report as data
     from bench.faults import report as faults
 
     benches: dict[str, Callable[[int], dict[str, Any]]] = {
+        "data": partial(data.measure, only=only),
         "deploy": deploy.measure,
         "menu": menu.measure,
         "pipeline": partial(pipeline.measure, only=only),
@@ -86,9 +89,17 @@ def keep(name: str, begun: float, found: dict[str, Any]) -> None:
 
 
 def figure(
-    what: str, values: Sequence[float], unit: str, goal: float | None = None
+    what: str,
+    values: Sequence[float],
+    unit: str,
+    goal: float | None = None,
+    *,
+    least: float | None = None,
 ) -> dict[str, Any]:
-    """Return one row: the median of the values, their extremes, and the goal."""
+    """Return one row: the median of the values, their extremes, and the goal.
+
+    `goal` is the most that it may be, `least` the least that it must be.
+    """
     row: dict[str, Any] = {
         "what": what,
         "unit": unit,
@@ -100,6 +111,9 @@ def figure(
     if goal is not None:
         row["limit"] = goal
         row["goal"] = f"≤ {goal:.4g} {unit}".rstrip()
+    if least is not None:
+        row["least"] = least
+        row["goal"] = f"≥ {least:.4g} {unit}".rstrip()
     return row
 
 
@@ -113,9 +127,10 @@ def shown(row: dict[str, Any]) -> str:
 
 def verdict(row: dict[str, Any]) -> str:
     """Say whether the median meets the goal."""
-    if "limit" not in row:
+    if "goal" not in row:
         return ""
-    return "met" if row["median"] <= row["limit"] else "MISSED"
+    low, high = row.get("least", -math.inf), row.get("limit", math.inf)
+    return "met" if low <= row["median"] <= high else "MISSED"
 
 
 def timed(argv: Sequence[str], *, cwd: Path, environ: dict[str, str]) -> float:
