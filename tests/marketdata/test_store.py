@@ -167,6 +167,17 @@ def test_a_panel_is_adjusted_like_bars(store, bars):
     assert panel["ACME"].tolist() == [200, 100, 100]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ['A"B', "A\\B", 'A\\"B', "A,B", "{A}", "NULL", "Ä", "A B", "A'B", "A%sB"],
+)
+def test_a_name_is_a_name_whatever_is_in_it(store, bars, name):
+    store.upsert_symbols(pd.DataFrame(index=[name]))
+    store.upsert_bars(name, "1d", bars(2), source="test")
+    assert store.latest([name]).index.tolist() == [name]
+    assert store.panel([name, "ACME"])[name].tolist() == [10, 11]
+
+
 def test_minutes_and_days_are_separate_series(store, bars):
     store.upsert_bars("ACME", "1m", bars(90_000, freq="min"), source="test")
     assert len(store.bars("ACME")) == 0

@@ -155,7 +155,7 @@ class Access:
         """Return `column IN values` with one parameter, however many values."""
         return questions.one_of(self.address.dialect, column, column.key or "", values)
 
-    def listed(self, values: Collection[Any]) -> Any:
+    def listed(self, values: Collection[int] | Collection[str]) -> str:
         """Return values as the one parameter of `questions.one_of`."""
         return questions.listed(self.address.dialect, values)
 

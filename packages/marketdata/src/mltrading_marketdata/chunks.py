@@ -45,7 +45,7 @@ def read(
         "last": far if last is None else intervals.period_of(last, interval),
     }
     found: dict[int, list[Stored]] = {}
-    for series_id, *stored in c.execute(questions.chunks(dialect), asked):
+    for series_id, *stored in c.execute(questions.chunks(dialect), asked).all():
         found.setdefault(series_id, []).append(tuple(stored))
     return found
 

@@ -264,12 +264,13 @@ class Store:
         query = questions.latest(dialect, named=names is not None)
         asked = {} if names is None else {"names": self._access.listed(names)}
         rows = self._access.read(lambda c: c.execute(query, asked).all())
-        ratios = [(row[0], row[-1]) for row in rows if row[-1] is not None]
-        if len(ratios) > 1:
+        # A column at a time: building a frame from rows costs more than asking.
+        tickers, ts, *values, ratios = zip(*rows, strict=True) if rows else ((),) * 9
+        splits = [pair for pair in zip(tickers, ratios, strict=True) if pair[1]]
+        if len(splits) > 1:
             # Who was split twice between two bars is there twice.
             rows = list({row[0]: row for row in rows}.values())
-        # A column at a time: building a frame from rows costs more than asking.
-        tickers, ts, *values, _ = zip(*rows, strict=True) if rows else ((),) * 9
+            tickers, ts, *values, _ = zip(*rows, strict=True)
         missing = set(names or ()).difference(tickers)
         if missing:
             # It may be known and have no bars.
@@ -278,7 +279,7 @@ class Store:
         data = {"ts": as_index(np.array(ts, np.int64))}
         for name, column in zip(questions.FIELDS, values, strict=True):
             data[name] = np.array(column, np.int64 if name == "volume" else np.float64)
-        for name, ratio in ratios:
+        for name, ratio in splits:
             data["previous_close"][index.get_loc(name)] /= ratio
         data["change"] = data["close"] / data["previous_close"] - 1
         return pd.DataFrame(data, index=index, copy=False)
@@ -808,8 +809,10 @@ def _wanted(columns: Iterable[str] | None) -> list[str]:
 
 
 def _cut(columns: Columns, first: int, last: int) -> Columns:
-    lower = np.searchsorted(columns["ts"], first, "left")
-    upper = np.searchsorted(columns["ts"], last, "right")
+    ts = columns["ts"]
+    lower, upper = ts.searchsorted(first, "left"), ts.searchsorted(last, "right")
+    if upper - lower == len(ts):
+        return columns
     return {name: column[lower:upper] for name, column in columns.items()}
 
 
