@@ -70,6 +70,15 @@ class File:
         return list(dict.fromkeys(r.nodeid for r in self.reports if r.failed))
 
 
+def most_heavy(jobs: int, *, light: bool) -> int:
+    """Return how many files of deploys may run at once.
+
+    Their processes keep time, so they share the processors with half of the workers
+    while `light` files run or wait, and with each other when only they are left.
+    """
+    return max(1, jobs // 2) if light else max(1, jobs - 1)
+
+
 @dataclass
 class Worker:
     """A forked process and the file it is at."""
@@ -175,8 +184,9 @@ class Forks:
         self, worker: Worker, left: list[File], workers: Sequence[Worker]
     ) -> None:
         """Give a worker the next file that may run now."""
-        heavy = sum(w.file is not None and w.file.heavy for w in workers)
-        full = heavy >= max(1, self.jobs // 2)
+        running = [w.file for w in workers if w.file is not None]
+        light = any(not file.heavy for file in (*left, *running))
+        full = sum(f.heavy for f in running) >= most_heavy(self.jobs, light=light)
         file = next((f for f in left if not (f.heavy and full)), None)
         if file is None:
             return

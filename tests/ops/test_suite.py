@@ -319,3 +319,13 @@ def test_an_address_is_asked_by_smoke_or_integration_tests_only(
 ) -> None:
     with pytest.raises(errors.Usage):
         suite.run(kinds, url=url, root=tree)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "light", "most"),
+    [(3, True, 1), (3, False, 2), (1, True, 1), (1, False, 1), (8, True, 4)],
+)
+def test_deploys_share_the_processors(jobs: int, light: bool, most: int) -> None:
+    from ops.forks import most_heavy
+
+    assert most_heavy(jobs, light=light) == most
