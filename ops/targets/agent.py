@@ -292,11 +292,12 @@ class Agent:
         """
         import shutil
 
+        from ops.targets import installed
+
         home = self.environments / name
         if (home / "READY").exists() and (home / "bin" / "python").exists():
             return {"made": False}
-        # Its interpreter was moved or removed, or it never became whole.
-        shutil.rmtree(home, ignore_errors=True)
+        # Its interpreter was moved or removed, it never became whole, or is so no more.
         scratch = self.environments / f".{name}-{os.getpid()}"
         shutil.rmtree(scratch, ignore_errors=True)
         make = (uv, "venv", "--quiet", "--no-project", "--python", python, str(scratch))
@@ -311,8 +312,9 @@ class Agent:
         )
         if not cached.ok:
             self._run(install, timeout, "installing the locked dependencies failed")
+        installed.note(scratch, installed.entries(installed.site_of(scratch)))
         (scratch / "READY").write_text("")
-        os.rename(scratch, home)
+        installed.place(scratch, home)
         _sync(self.environments)
         return {"made": True, "from_cache": cached.ok}
 
@@ -464,9 +466,12 @@ class Agent:
         socket listens.
 
         Raises:
-            StepFailed: it was altered since it was staged; or it ended or said nothing
-                within `timeout` seconds, the last lines of its log are in the detail.
+            StepFailed: it was altered since it was staged, or its dependencies were; or
+                it ended or said nothing within `timeout` seconds, the last lines of its
+                log are in the detail.
         """
+        from ops.targets import installed
+
         folder = self._folder(number)
         there = self.keeper.running().get(number, ())
         release = self._whole(number)
@@ -483,6 +488,10 @@ class Agent:
         for name in ("app.sock", "app.pid"):
             (folder / name).unlink(missing_ok=True)
         (folder / "run").mkdir(exist_ok=True)
+        home = self.environments / release.environment
+        # Beside the start, as thousands of files are looked at. Nobody is sent to it
+        # before it is known what they are.
+        altered = installed.beside(home)
         self._warm(number, timeout)
         log = folder / "app.log"
         begun = log.stat().st_size if log.exists() else 0
@@ -490,6 +499,15 @@ class Agent:
         said = {name: value for name, value in environ.items() if value}
         self.sticky.note_start(folder, release)
         problem = self.keeper.start(number, said, timeout)
+        if altered():
+            self.halt(number, 2.0)
+            # So that the next deploy installs them anew.
+            installed.distrust(home)
+            raise StepFailed(
+                f"the dependencies of v{number} were altered on disk: {altered()}",
+                where=str(home),
+                next="inv deploy --force, which installs them anew",
+            )
         if problem:
             # What has traffic and can't start answers nobody: it ends as any other.
             self.halt(number, 2.0)

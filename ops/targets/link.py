@@ -34,9 +34,9 @@ MODULES = (
     *("journal", "lease", "lines", "memory"),
     *("release", "shell", "wire", "world"),
     *("targets/__init__", "targets/agent", "targets/closed", "targets/doors"),
-    *("targets/haproxy", "targets/keepers", "targets/processes", "targets/protocol"),
-    *("targets/session", "targets/sticky", "targets/store", "targets/vault"),
-    "targets/written",
+    *("targets/haproxy", "targets/installed", "targets/keepers", "targets/processes"),
+    *("targets/protocol", "targets/session", "targets/sticky", "targets/store"),
+    *("targets/vault", "targets/written"),
 )
 # Seconds: to connect and log in, and for the agent's first word after that.
 CONNECT = 5.0

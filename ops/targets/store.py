@@ -17,13 +17,13 @@ import sys
 import tarfile
 import venv
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from ops.errors import StepFailed
+from ops.targets import installed
+from ops.targets.installed import MANIFEST, READY, Entry, parse, sha_of
 
-MANIFEST = "FILES"
 # What is brought for the data layer: so many bytes at once, under such names.
 _MOST = 1024**3
 _NAME = re.compile(r"[a-z0-9]+\.(json|npz)")
@@ -31,35 +31,6 @@ _SHA = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1024 * 1024
 # So many files may be new in an environment that still needs no warming up.
 _FEW = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of a tree: what it holds, its size in bytes, where it is."""
-
-    sha: str
-    size: int
-    executable: bool
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.sha} {self.size} {'x' if self.executable else '-'} {self.path}"
-
-
-def parse(manifest: str) -> tuple[Entry, ...]:
-    """Return the files that a manifest names.
-
-    Raises:
-        StepFailed: a line is none, or its path leads out of the tree.
-    """
-    entries = []
-    for text in manifest.splitlines():
-        sha, size, mode, path = text.split(" ", 3)
-        inside = PurePosixPath(path)
-        if not _SHA.fullmatch(sha) or inside.is_absolute() or ".." in inside.parts:
-            raise StepFailed("a manifest names a file that can't be", where=path)
-        entries.append(Entry(sha, int(size), mode == "x", path))
-    return tuple(entries)
 
 
 class Store:
@@ -103,7 +74,8 @@ class Store:
             first = site / same[0].path
             if sha not in sent:
                 source = here.get(sha)
-                if source is None or _digest(source) != sha:
+                if source is None or sha_of(source) != sha:
+                    self._distrust(source)
                     raise StepFailed(
                         "a file of an older environment was changed or removed",
                         where=str(source or first),
@@ -114,23 +86,28 @@ class Store:
             first.chmod(0o700 if same[0].executable else 0o600)
             for other in same[1:]:
                 os.link(first, site / other.path)
-        (scratch / MANIFEST).write_text("".join(f"{each}\n" for each in entries))
+        installed.note(scratch, entries)
         if len(sent) <= _FEW and any(self.environments.glob("*/WARM")):
             # Hardly anything is left to compile.
             (scratch / "WARM").write_text("")
-        (scratch / "READY").write_text("")
+        (scratch / READY).write_text("")
         _sync_all(scratch)
-        shutil.rmtree(home, ignore_errors=True)
-        os.rename(scratch, home)
+        installed.place(scratch, home)
         _sync_all(self.environments)
         return {"made": True, "sent": len(sent), "files": len(entries)}
+
+    def _distrust(self, source: Path | None) -> None:
+        """Take no file any more from the environment that holds a changed one."""
+        if source is not None:
+            inside = source.relative_to(self.environments)
+            installed.distrust(self.environments / inside.parts[0])
 
     def lacking_wheels(self, shas: Iterable[str]) -> list[str]:
         """Return which of these wheels are not here; a damaged one is not."""
         return [
             sha
             for sha in shas
-            if not (self._wheel(sha).exists() and _digest(self._wheel(sha)) == sha)
+            if not (self._wheel(sha).exists() and sha_of(self._wheel(sha)) == sha)
         ]
 
     def take_wheels(self, shas: Iterable[str], stream: BinaryIO) -> None:
@@ -178,9 +155,14 @@ class Store:
         return self.wheels / f"{sha}.whl"
 
     def _here(self) -> dict[str, Path]:
-        """Return a place of each file that an environment here holds."""
+        """Return a place of each file that an environment here holds.
+
+        One that is not READY, as something of it was found altered, is left out.
+        """
         found: dict[str, Path] = {}
         for manifest in self.environments.glob("*/" + MANIFEST):
+            if not (manifest.parent / READY).exists():
+                continue
             for site in manifest.parent.glob("lib/python*/site-packages"):
                 for entry in parse(manifest.read_text()):
                     path = site / entry.path
@@ -226,11 +208,6 @@ def _link_bytecode(source: Path, places: Iterable[Path]) -> None:
             folder = place.parent / "__pycache__"
             folder.mkdir(exist_ok=True)
             os.link(compiled, folder / name)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(path: Path) -> int:

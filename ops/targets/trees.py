@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from ops import folders
 from ops.command import Command
 from ops.errors import Refused, StepFailed
 from ops.shell import run
-from ops.targets.store import MANIFEST, Entry
+from ops.targets.installed import MANIFEST, entries
 
 KEPT = 3
 # What uv knows: the newest C library that it can choose wheels for, and the oldest.
@@ -107,8 +106,8 @@ def _make(
         )
     # Programs in it name this machine's Python; none of them is used.
     shutil.rmtree(scratch / "site" / "bin", ignore_errors=True)
-    entries = sorted(_entries(scratch / "site"), key=lambda entry: entry.path)
-    (scratch / MANIFEST).write_text("".join(f"{entry}\n" for entry in entries))
+    listed = entries(scratch / "site")
+    (scratch / MANIFEST).write_text("".join(f"{entry}\n" for entry in listed))
     _place(scratch, home)
     trees = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for old in sorted(trees, key=lambda path: path.stat().st_mtime)[:-KEPT]:
@@ -126,16 +125,3 @@ def _place(scratch: Path, home: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         shutil.rmtree(scratch)
-
-
-def _entries(site: Path) -> list[Entry]:
-    found = []
-    for path in site.rglob("*"):
-        if not path.is_file() or path.suffix == ".pyc" or path.name == ".lock":
-            continue
-        with path.open("rb") as file:
-            sha = hashlib.file_digest(file, "sha256").hexdigest()
-        status = path.stat()
-        inside = path.relative_to(site).as_posix()
-        found.append(Entry(sha, status.st_size, bool(status.st_mode & 0o100), inside))
-    return found
