@@ -12,7 +12,13 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +29,7 @@ from ops import preflight, report
 from ops.canary import parse as shares_of
 from ops.command import Secret
 from ops.environment import ROOT, Environment
-from ops.errors import Refused, StepFailed, Usage
+from ops.errors import OpsError, Refused, StepFailed, Usage, aimed
 from ops.maintenance import notice, settle
 from ops.plan import plan_deploy, plan_down, plan_rollback, plan_up
 from ops.preflight import Check
@@ -124,6 +130,8 @@ def deploy(
             _confirm(plan, after)
             promotion.note(environment, shipped.digest, after)
             _ended(plan, target, rollout, begun, as_json, after)
+            if not as_json:
+                _say_onward(environment, shipped.digest)
 
 
 def rollback(
@@ -342,12 +350,15 @@ def _fit(
     took = time.monotonic() - begun
     artefact = proved()
     checks = preflight.judge(facts, environment, f"DATABASE_URL{environment.suffix}")
-    _show_checks(checks, len(facts), took)
+    here = environment.target == "local"
+    _show_checks(checks, [] if here else [each.name for each in facts], took)
     return artefact
 
 
-def _show_checks(checks: Sequence[Check], hosts: int, took: float) -> None:
+def _show_checks(checks: Sequence[Check], hosts: Sequence[str], took: float) -> None:
     """Say in one line that all is fine, or in a table what is not.
+
+    Without `hosts` it is about this machine.
 
     Raises:
         Refused: a check failed.
@@ -356,7 +367,8 @@ def _show_checks(checks: Sequence[Check], hosts: int, took: float) -> None:
     wrong = [check for check in checks if check.state != "ok"]
     failed = preflight.failed(checks)
     if not wrong:
-        where = f"on {hosts} hosts" if hosts > 1 else "here"
+        many = f"on {len(hosts)} hosts" if len(hosts) > 1 else "here"
+        where = f"on {hosts[0]}" if len(hosts) == 1 else many
         report.step("ok", "preflight", f"fine {where}: {names}", took)
         return
     state = "failed" if failed else "warned"
@@ -553,10 +565,16 @@ def _shown(plan: Plan, *, dry_run: bool, as_json: bool) -> bool:
     if as_json:
         report.as_json(dataclasses.asdict(plan))
         return True
-    for step in plan.steps:
-        report.step("skipped", step.verb, step.text)
-    report.say("  nothing was changed (--dry-run)")
+    foretell(plan)
     return True
+
+
+def foretell(plan: Plan) -> None:
+    """Print the steps that were not carried out, with their host where it matters."""
+    for step in plan.steps:
+        where = f"{step.host}: " if len(plan.hosts) > 1 else ""
+        report.step("skipped", step.verb, where + step.text)
+    report.say("  nothing was changed (--dry-run)")
 
 
 def _confirm(plan: Plan, after: World) -> None:
@@ -599,7 +617,21 @@ def _ended(
     if plan.op == "deploy" and plan.previous not in (None, plan.release):
         slot = after.hosts[0].slot(plan.previous) if after else None
         warm = "stays warm" if slot and slot.alive else "is kept"
-        report.say(f"  v{plan.previous} {warm}; to go back: inv rollback")
+        back = aimed("inv rollback", plan.environment)
+        report.say(f"  v{plan.previous} {warm}; to go back: {back}")
+
+
+def _say_onward(environment: Environment, digest: str) -> None:
+    """Say how what was just deployed comes to the environments after this one."""
+    for name in environments.names():
+        # A row that is wrong is told of where it is used.
+        with suppress(OpsError):
+            row = environments.load(name)
+            if row.promotes_from == environment.name:
+                approve = f"inv approve --env {name} --artefact {digest[:8]}"
+                deploy = f"inv deploy --env {name}"
+                next = f"{approve}; {deploy}" if row.approval else deploy
+                report.say(f"  to bring it to {name}: {next}")
 
 
 def by_whom() -> str:

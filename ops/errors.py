@@ -7,6 +7,16 @@ the workflow read them.
 
 from __future__ import annotations
 
+import re
+
+# Tasks that act on `local` where no environment is named.
+_AIMED = (
+    *("config", "db-reset", "deploy", "doctor", "down", "exec", "history", "ingest"),
+    *("logs", "prune", "psql", "report", "restart", "rollback", "shell", "status"),
+    *("unlock", "up"),
+)
+_COMMAND = re.compile(rf"\binv ({'|'.join(_AIMED)})\b(?!-)(?![^;]* --env )")
+
 
 class OpsError(Exception):
     """Say what went wrong, where, what is allowed, and what to type next."""
@@ -90,6 +100,16 @@ class Interrupted(OpsError):
 
     code = 130
     word = "interrupted"
+
+
+def aimed(text: str, environment: str) -> str:
+    """Return what to type next so that it is about this environment, not `local`.
+
+    Whoever knows that a step failed on a host need not know of which environment.
+    """
+    if environment == "local":
+        return text
+    return _COMMAND.sub(rf"inv \1 --env {environment}", text)
 
 
 def port_taken(port: int, holder: str) -> Refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 Event = Mapping[str, Any]
 # Why a run ended that did not end itself.
@@ -23,13 +23,21 @@ class Consent:
     at: float = 0.0
 
 
+class Took(NamedTuple):
+    """One step of a run: what, how long in seconds, "done" or "fail", on which host."""
+
+    step: str
+    seconds: float
+    how: str
+    host: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One deploy, rollback or other act: what it did, when, by whom, how it ended.
 
     `began` is seconds since the epoch (UTC); `outcome` is "" while it is open.
-    `steps` are (name, seconds, "done" or "fail"). `approval` is None where none was
-    asked for.
+    `approval` is None where none was asked for.
     """
 
     id: str
@@ -43,7 +51,7 @@ class Run:
     outcome: str = ""
     seconds: float = 0.0
     reason: str = ""
-    steps: tuple[tuple[str, float, str], ...] = ()
+    steps: tuple[Took, ...] = ()
     approval: Consent | None = None
 
 
@@ -167,7 +175,8 @@ def _run(run: Run | None, event: Event) -> Run:
             approval=_consent(facts.get("approval")),
         )
     if event["phase"] in ("done", "fail"):
-        step = (event["step"], facts.get("seconds", 0.0), event["phase"])
+        seconds, host = facts.get("seconds", 0.0), event.get("host", "")
+        step = Took(event["step"], seconds, event["phase"], host)
         run = replace(run, steps=(*run.steps, step))
     if event["phase"] == "end":
         run = replace(

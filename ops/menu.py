@@ -32,7 +32,11 @@ def verb(*arguments: Any, **options: Any) -> Any:
                 print("interrupted", file=sys.stderr)
                 raise Exit(code=130) from None
             except Exception as error:
-                code = _explain(error, as_json=bool(kwargs.get("json")))
+                code = _explain(
+                    error,
+                    kwargs.get("env") or "local",
+                    as_json=bool(kwargs.get("json")),
+                )
                 if code is None:
                     raise
                 raise Exit(code=code) from None
@@ -49,12 +53,13 @@ def verb(*arguments: Any, **options: Any) -> Any:
     return declare
 
 
-def _explain(error: Exception, *, as_json: bool) -> int | None:
+def _explain(error: Exception, environment: str, *, as_json: bool) -> int | None:
     """Print an error the way its reader wants it; None means it is a defect."""
     from ops import errors, report
 
     if not isinstance(error, errors.OpsError):
         return None
+    error.next = errors.aimed(error.next, environment)
     report.error(error, as_json=as_json)
     return error.code
 

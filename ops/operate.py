@@ -20,7 +20,7 @@ from typing import Any
 from ops import record, report
 from ops.alerts.notice import masked
 from ops.command import Command, Secret
-from ops.delivery import acting, by_whom, load
+from ops.delivery import acting, by_whom, foretell, load
 from ops.environment import ROOT, Environment
 from ops.errors import Locked, Refused, Usage
 from ops.history import Consent, Run
@@ -73,10 +73,12 @@ def history(
             report.data(f"    approved by {_approved(run.approval)}")
         if run.reason:
             report.data(f"    {run.reason}")
-        for step, seconds, phase in run.steps:
-            state = "ok" if phase == "done" else "failed"
+        many = len({each.host for each in run.steps}) > 1
+        for each in run.steps:
+            state = "ok" if each.how == "done" else "failed"
             sign = report.mark(state, stream=sys.stdout)
-            report.data(f"    {sign} {step:<9} {report.seconds(seconds):>8}")
+            line = f"    {sign} {each.step:<9} {report.seconds(each.seconds):>8}"
+            report.data(f"{line}  {each.host}" if many else line)
 
 
 def _runs_table(runs: Sequence[Run], **options: Any) -> None:
@@ -362,9 +364,7 @@ def _only_shown(plan: Plan, dry_run: bool) -> bool:
     for note in plan.notes:
         report.say(f"  {note}", "yellow")
     if dry_run:
-        for step in plan.steps:
-            report.step("skipped", step.verb, step.text)
-        report.say("  nothing was changed (--dry-run)")
+        foretell(plan)
     return dry_run
 
 

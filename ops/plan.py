@@ -146,7 +146,7 @@ def plan_recover(world: World, environment: Environment) -> Plan | None:
         previous = others[-1] if others else None
     settle = [rotation.settled(world)]
     stages: list[list[list[Step]]] = [settle]
-    steps = [name for name, _, how in left.steps if how == "done"]
+    steps = [each.step for each in left.steps if each.how == "done"]
     if moved and "share" in steps and "even" not in steps:
         text = f"v{left.release} was not watched to its end"
         refuse = Step("refuse", world.reached[0].name, text, left.release)

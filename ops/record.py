@@ -262,9 +262,9 @@ def _until_switch(run: Run) -> float:
     line of the journal. Where the switch is not among them it is the whole run.
     """
     spent = 0.0
-    for name, seconds, _ in run.steps:
-        spent += seconds
-        if name == "switch":
+    for each in run.steps:
+        spent += each.seconds
+        if each.step == "switch":
             return min(spent, run.seconds)
     return run.seconds
 
@@ -289,9 +289,9 @@ def _steps(runs: Sequence[Run]) -> dict[str, Spread]:
     """Return the spread of each step that was done, in the order of the deploy."""
     seen: dict[str, list[float]] = {}
     for run in runs:
-        for name, seconds, phase in run.steps:
-            if phase == "done":
-                seen.setdefault(name, []).append(seconds)
+        for each in run.steps:
+            if each.how == "done":
+                seen.setdefault(each.step, []).append(each.seconds)
     return {name: found for name, known in seen.items() if (found := spread(known))}
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from ops import environment as environments
@@ -15,7 +16,7 @@ from ops import probe, report
 from ops.command import Answer, Request
 from ops.delivery import load
 from ops.environment import Environment
-from ops.errors import OpsError, Refused, StepFailed, Usage
+from ops.errors import OpsError, Refused, StepFailed, Usage, aimed
 from ops.history import Run
 from ops.lease import describe
 from ops.targets import open_target
@@ -23,6 +24,9 @@ from ops.targets.target import Target
 from ops.world import Host, World
 
 LAST = 8
+_TOLD = (Request("GET", "/health"), Request("GET", "/provenance"))
+# Seconds: as long as a host has to take our call.
+_PATIENT = 4.0
 
 
 def show(name: str, *, as_json: bool = False) -> None:
@@ -34,8 +38,7 @@ def show(name: str, *, as_json: bool = False) -> None:
     environment = load(name)
     target = open_target(environment)
     with closing(target):
-        world = target.observe()
-        found = look(environment, target, world)
+        world, found = _observed(environment, target)
     if as_json:
         report.as_json(found)
     else:
@@ -70,7 +73,7 @@ def _glance(name: str) -> dict[str, Any]:
     try:
         environment = load(name)
         with closing(open_target(environment)) as target:
-            return look(environment, target, target.observe())
+            return _observed(environment, target)[1]
     except Usage as error:
         return {"verdict": "not set up", "said": error.what}
     except OpsError as error:
@@ -90,7 +93,8 @@ def _raise(found: Mapping[str, Any]) -> None:
             next=f"inv {'doctor' if away else 'up'} --env {name}",
         )
     if found["verdict"] == "degraded":
-        mends = "up" if any(host["drift"] for host in found["hosts"]) else "doctor"
+        late = any(host["drift"] or host["behind"] for host in found["hosts"])
+        mends = "up" if late else "doctor"
         raise StepFailed(
             found["said"], where=found["url"], next=f"inv {mends} --env {name}"
         )
@@ -162,10 +166,42 @@ def _unbalanced(found: Mapping[str, Any]) -> list[str]:
     return wrong
 
 
-def look(environment: Environment, target: Target, world: World) -> dict[str, Any]:
-    """Return all that is known of an environment, as JSON values."""
+def _observed(environment: Environment, target: Target) -> tuple[World, dict[str, Any]]:
+    """Look at the hosts, and meanwhile ask what people reach: either may be gone."""
+    if environment.fleet is None:
+        # Somebody else may have the port; it is asked where the door is ours.
+        world = target.observe()
+        return world, look(environment, target, world)
+    with ThreadPoolExecutor(1) as beside:
+        answers = beside.submit(_front, target)
+        world = target.observe()
+        return world, look(environment, target, world, answers.result())
+
+
+def _front(target: Target) -> dict[str, Answer]:
+    """Return what the address that people type answers, by path."""
+    found: dict[str, Answer] = {}
+    for request in (*(each.request for each in probe.gate("", "")), *_TOLD):
+        asked = replace(request, timeout=_PATIENT)
+        found[request.path] = target.ask_front([asked])[0]
+        if not found[request.path].status:
+            # Who is gone is waited for once.
+            break
+    return found
+
+
+def look(
+    environment: Environment,
+    target: Target,
+    world: World,
+    front: Mapping[str, Answer] | None = None,
+) -> dict[str, Any]:
+    """Return all that is known of an environment, as JSON values.
+
+    `front`: what the address that people type has answered already, by path.
+    """
     release = world.record(world.current)
-    problem, checks, bars = _asked(target, world)
+    problem, checks, bars = _asked(target, world, front or {})
     hosts = [_host(host, world) for host in world.hosts]
     holder, left = target.holder(), world.history.open
     closure, came = world.history.closure, world.history.arrival(world.current)
@@ -180,12 +216,12 @@ def look(environment: Environment, target: Target, world: World) -> dict[str, An
         "balancers": {each.name: each.unreachable or "ok" for each in world.balancers},
         "processes": [pid for host in hosts for pid in host["processes"]],
         "standby": sorted({name for host in hosts for name in host["standby"]}),
-        "kept": hosts[0]["kept"] if hosts else [],
+        "kept": next((h["kept"] for h in hosts if not h["unreachable"]), []),
         "hosts": hosts,
         "lease": holder,
         "unfinished": left.id if left and not holder else None,
         "torn_journal_lines": world.history.torn,
-        "state": str(environment.state),
+        "state": _state(environment),
         "traffic": _traffic(came),
         "maintenance": dataclasses.asdict(closure) if closure else None,
         "runs": [dataclasses.asdict(run) for run in world.history.runs[-LAST:]],
@@ -203,8 +239,14 @@ def _traffic(run: Run | None) -> dict[str, Any] | None:
     return {"since": since, "by": run.by, "op": run.op, "run": run.id}
 
 
+def _state(environment: Environment) -> str:
+    """Return the folder that holds the environment: here, or on each host."""
+    fleet = environment.fleet
+    return f"~/{fleet.root}" if fleet else str(environment.state)
+
+
 def _asked(
-    target: Target, world: World
+    target: Target, world: World, front: Mapping[str, Answer]
 ) -> tuple[str, dict[str, bool], tuple[str, ...]]:
     """Return what is wrong with what serves, its own checks, whence it has its bars.
 
@@ -216,21 +258,21 @@ def _asked(
         if host.front.pid is None:
             return "the front door is closed", {}, ()
 
-    def ask(requests: Sequence[Request]) -> list[Answer]:
+    def ask(request: Request) -> Answer:
         if world.drifted:
             # What people reach may be a host that serves something else.
-            return target.ask_door(world.serving[0].name, requests)
-        return target.ask_front(requests)
+            return target.ask_door(world.serving[0].name, [request])[0]
+        return front.get(request.path) or target.ask_front([request])[0]
 
     record = world.record(world.current)
     wanted = record.artefact if record else ""
     probes = probe.gate(f"v{world.current}", wanted)
     for each in probes:
         # One after the other: a host that is gone is waited for once.
-        problem = probe.worst([each], ask([each.request]))
+        problem = probe.worst([each], [ask(each.request)])
         if problem:
             return problem, {}, ()
-    health, told = ask([Request("GET", "/health"), Request("GET", "/provenance")])
+    health, told = map(ask, _TOLD)
     checks = (probe.parsed(health) or {}).get("checks", {})
     said = probe.parsed(told) if told.status == 200 else None
     return "", checks, tuple((said or {}).get("sources") or ())
@@ -305,7 +347,8 @@ def _print(environment: Environment, world: World, found: dict[str, Any]) -> Non
     rows.append(("kept", ", ".join(found["kept"]) or "none"))
     for host in found["hosts"]:
         for name, what in host["altered"].items():
-            rows.append(("ALTERED", f"{name} on {host['name']}: {what}; inv deploy"))
+            mends = aimed("inv deploy", environment.name)
+            rows.append(("ALTERED", f"{name} on {host['name']}: {what}; {mends}"))
     if any(host["front"]["outdated"] for host in found["hosts"]):
         rows.append(("door", "of an older checkout; inv down, inv up renews it"))
     rows.append(("lease", describe(found["lease"])))

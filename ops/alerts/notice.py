@@ -99,7 +99,7 @@ def compose(
         environment=environment,
         event=happening.event,
         title=f"{audience.title}: {_title(happening)}",
-        body=masked(_body(happening), hidden),
+        body=masked(_body(happening, environment), hidden),
         tone=_tone(happening),
         at=happening.at,
         channel=audience.channel,
@@ -153,14 +153,15 @@ def _title(happening: Happening) -> str:
     return f"{op}{of} failed"
 
 
-def _body(happening: Happening) -> str:
+def _body(happening: Happening, environment: str) -> str:
     previous, release = _named(happening.previous), _named(happening.release)
     if happening.event == "failure":
         return happening.reason or "no reason is known"
     if happening.event == "rollback" and previous:
         return f"{previous} was left, {release} serves"
     if happening.event == "success" and previous and previous != release:
-        return f"{previous} served before; to go back: inv rollback"
+        back = f"inv rollback --env {environment}"
+        return f"{previous} served before; to go back: {back}"
     return ""
 
 

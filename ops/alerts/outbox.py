@@ -26,7 +26,7 @@ from ops import report
 from ops.alerts.notice import Happening, Notice, compose, webhook
 from ops.command import Command, Secret
 from ops.environment import Environment
-from ops.errors import OpsError, RevertFailed
+from ops.errors import OpsError, RevertFailed, aimed
 from ops.plan import Plan
 from ops.release import Release
 from ops.shell import leave
@@ -302,7 +302,8 @@ def ending(
     except BaseException as error:
         took = time.monotonic() - begun
         critical = isinstance(error, RevertFailed)
-        next = error.next if isinstance(error, OpsError) else ""
+        said = error.next if isinstance(error, OpsError) else ""
+        next = aimed(said, environment.name)
         tell(
             "failure",
             reason=_reason(error),

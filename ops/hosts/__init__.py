@@ -96,7 +96,38 @@ def host_setup(
             for line, facts, steps in zip(lines, seen, todo, strict=True)
         }
     report.say(f"\n{_of(wish).firewall(wish)}", "dim")
+    if dry_run:
+        report.say("nothing was changed (--dry-run)")
+    else:
+        report.say(f"next: {_next(row, wish, places, url_file, environ)}")
     return done
+
+
+def _next(
+    row: environment.Environment,
+    wish: Wish,
+    places: Sequence[Address],
+    url_file: str,
+    environ: Mapping[str, str],
+) -> str:
+    """Return what to type when hosts are prepared."""
+    assert row.fleet is not None  # nosec B101
+    kept = _url_file(row, url_file, environ)
+    if wish.role == "database" and not environ.get(f"DATABASE_URL{row.suffix}"):
+        if kept.exists():
+            return f". {shlex.quote(str(kept))}"
+    if wish.role == "app" and not environ.get(row.fleet.hosts):
+        hosts = ",".join(f"{wish.user}@{each.name}" for each in places)
+        return f"export {row.fleet.hosts}={hosts}"
+    return f"inv doctor --env {row.name}"
+
+
+def _url_file(
+    row: environment.Environment, url_file: str, environ: Mapping[str, str]
+) -> Path:
+    """Return the file that holds a database's address with its password."""
+    kept = environment.state_home(environ) / row.name / "database.env"
+    return Path(url_file).expanduser() if url_file else kept
 
 
 def wished(
@@ -291,13 +322,10 @@ def _proving(
         secret = password.of_url(environ[variable], variable, wish.account)
         report.say(f"  the password is that of {variable}")
     else:
-        kept = environment.state_home(environ) / row.name / "database.env"
-        path = Path(url_file).expanduser() if url_file else kept
+        path = _url_file(row, url_file, environ)
         where = f"{wish.listen}:{wish.port}"
         secret = password.keep(path, variable, wish.account, where)
-        report.say(
-            f"  {variable} is in {path}, which only you can read; type: . {path}"
-        )
+        report.say(f"  {variable} is in {path}, which only you can read")
     return replace(wish, verifier=password.verifier(secret, os.urandom(16)))
 
 

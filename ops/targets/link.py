@@ -38,7 +38,9 @@ MODULES = (
     *("targets/protocol", "targets/session", "targets/sticky", "targets/store"),
     *("targets/vault", "targets/written"),
 )
-# Seconds: to connect and log in, and for the agent's first word after that.
+# Seconds: for a host to take the call (it is called at 0, 1 and 3 s, and then not
+# before 7), to log in, and for the agent's first word after that.
+DIAL = 4.0
 CONNECT = 5.0
 START = 10.0
 _CHUNK = 256 * 1024
@@ -106,6 +108,10 @@ class Unreachable(Exception):
     """A host could not be reached, or was lost; says why in one sentence."""
 
 
+class Unprepared(Unreachable):
+    """It answers, but does not let us in, or can't run the agent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """A request that is on its way, or was answered."""
@@ -164,7 +170,7 @@ class Link:
         except OSError as error:
             raise Unreachable(f"the agent did not start: {_said(error)}") from None
         if "hello" not in said:
-            raise Unreachable(str(said.get("problem", f"it said {said}")))
+            raise Unprepared(str(said.get("problem", f"it said {said}")))
         self.python = said["hello"]["python"]
         self.program = said["hello"]["program"]
         self._channel.settimeout(protocol.PATIENCE)
@@ -427,15 +433,15 @@ def connect(address: Address, environ: Mapping[str, str] = os.environ) -> Any:
     # Fabric's own choice is to trust whoever answers.
     connection.client.set_missing_host_key_policy(RejectPolicy())
     same = (connection.host, connection.port) == (address.host, address.port)
-    sock = early.take(wanted=same and not connection.gateway)
-    if sock is not None:
-        connection.connect_kwargs["sock"] = sock
     try:
+        sock = early.take(wanted=same and not connection.gateway)
+        if sock is not None:
+            connection.connect_kwargs["sock"] = sock
         connection.open()
     except BadHostKeyException as error:
         raise changed_key(address, file, error.key.get_name()) from None
     except AuthenticationException as error:
-        raise Unreachable(
+        raise Unprepared(
             f"it does not take our key for {connection.user} ({_said(error)}); "
             "MLTRADING_SSH_KEY names another one"
         ) from None
@@ -458,19 +464,28 @@ class Early:
 
     def __init__(self, address: Address) -> None:
         self.sock: socket.socket | None = None
+        self.error: OSError | None = None
         self.thread = threading.Thread(target=self._dial, args=(address,), daemon=True)
         self.thread.start()
 
     def _dial(self, address: Address) -> None:
-        # Who then needs it meets the same problem and reports it.
-        with suppress(OSError):
+        try:
             place = (address.host, address.port)
-            self.sock = socket.create_connection(place, CONNECT)
+            self.sock = socket.create_connection(place, DIAL)
+            self.sock.settimeout(CONNECT)
+        except OSError as error:
+            self.error = error
 
     def take(self, *, wanted: bool) -> socket.socket | None:
-        """Return it; None where there is none, or settings lead elsewhere."""
+        """Return it; None where it is not wanted, as settings lead elsewhere.
+
+        Raises:
+            OSError: nobody took the call; a second one would take as long.
+        """
         if wanted:
             self.thread.join()
+            if self.error is not None:
+                raise self.error
         if self.sock is not None and not wanted:
             self.sock.close()
         return self.sock if wanted else None

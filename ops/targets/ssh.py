@@ -28,7 +28,7 @@ from ops.preflight import Facts, clocks
 from ops.release import Release
 from ops.targets import trees
 from ops.targets.balancers import Balancers
-from ops.targets.link import Link, Sent, Unreachable, lost
+from ops.targets.link import Link, Sent, Unprepared, Unreachable, lost
 from ops.world import Host, World
 
 # Seconds between two tries to connect to a host that can't be reached, and to take a
@@ -197,6 +197,8 @@ class SshTarget:
                 return Facts(name, unreachable=refused.what, mend=refused.next)
             except Unreachable as error:
                 mend = f"ssh -p {address.port} {address}"
+                if isinstance(error, Unprepared):
+                    mend = f"inv host-setup --env {self.environment.name}; or {mend}"
                 return Facts(name, unreachable=str(error), mend=mend)
             skew, round_trip = clocks(sent, said["came"], said["left"], heard)
             return Facts(
@@ -758,7 +760,7 @@ class _Member:
         self.reading = threading.RLock()
         self._opening = threading.Lock()
         self._tried = float("-inf")
-        self._why = ""
+        self._why = Unreachable("")
 
     @property
     def connected(self) -> bool:
@@ -777,7 +779,7 @@ class _Member:
             if self.link is not None and not self.link.lost:
                 return self.link
             if time.monotonic() - self._tried < AGAIN:
-                raise Unreachable(self._why)
+                raise type(self._why)(str(self._why))
             fleet = self.environment.fleet
             assert fleet is not None  # nosec B101
             link = Link(
@@ -795,7 +797,7 @@ class _Member:
                     _take_again(link, *self.held)
             except Unreachable as error:
                 link.close()
-                self._tried, self._why = time.monotonic(), str(error)
+                self._tried, self._why = time.monotonic(), error
                 raise
             except BaseException:
                 link.close()

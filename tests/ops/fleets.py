@@ -16,7 +16,7 @@ from ops.environment import Fleet as Row
 from ops.errors import OpsError
 from ops.targets import protocol, ssh
 from ops.targets.agent import Agent
-from ops.targets.link import Sent, Unreachable
+from ops.targets.link import Sent, Unprepared, Unreachable
 from ops.targets.session import Session, Stream, Verbs
 from tests.ops import worlds
 
@@ -28,6 +28,8 @@ class Cable:
         self.name = name
         self.root = root
         self.pulled = False
+        # It answers and lets nobody in: nobody has prepared it.
+        self.bare = False
         # Each request that arrives; the one named in `loses` is done, its answer lost.
         self.asked: list[str] = []
         self.loses = ""
@@ -47,6 +49,8 @@ class Link:
     def open(self) -> None:
         if self.cable.pulled:
             raise Unreachable("no connection: No route to host")
+        if self.cable.bare:
+            raise Unprepared("it does not take our key for deploy")
 
     def close(self, why: str = "closed") -> None:
         self.lost = self.lost or why

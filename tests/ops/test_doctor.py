@@ -10,7 +10,7 @@ import pytest
 from ops import doctor, environment, machine
 from ops.environment import Address
 from ops.errors import Refused
-from ops.targets import link
+from ops.targets import link, ssh
 from tests.ops.fleets import Fleet, fleet
 
 __all__ = ["fleet"]
@@ -72,6 +72,20 @@ def test_hosts_are_judged_one_by_one_whoever_is_away(
     assert {c.where for c in checks if c.name == "disk"} == {"a", "c"}
     (away,) = [c for c in checks if c.name == "reach" and c.state == "failed"]
     assert (away.where, away.mend) == ("b", "ssh -p 22 b")
+
+
+def test_a_host_that_nobody_has_prepared_is_sent_to_the_setup(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet["b"].bare = True
+    target = fleet.target()
+    monkeypatch.setattr(ssh, "AGAIN", 60.0)
+    monkeypatch.setattr(doctor, "open_target", lambda _: target)
+    # Also when it is not asked again, as it was asked a moment ago.
+    target.observe()
+    checks = doctor._hosts(fleet.environment, {})
+    (away,) = [c for c in checks if c.name == "reach" and c.state == "failed"]
+    assert away.mend == "inv host-setup --env staging; or ssh -p 22 b"
 
 
 def test_hosts_that_nobody_named_are_one_check_that_failed() -> None:

@@ -131,6 +131,22 @@ def test_the_site_is_static_and_tries_nothing_twice() -> None:
     assert "upstream {" not in text and "keepalive " not in text
 
 
+def test_what_to_type_when_hosts_are_prepared(tmp_path: Path) -> None:
+    row, places = environment.load("staging"), addresses("one,two:2222", "root")
+    home = {"MLTRADING_STATE": str(tmp_path)}
+    there = {**home, "MLTRADING_STAGING_HOSTS": "deploy@one"}
+    named = "export MLTRADING_STAGING_HOSTS=deploy@one,deploy@two:2222"
+    doctor = "inv doctor --env staging"
+    assert hosts._next(row, WISH, places, "", home) == named
+    assert hosts._next(row, WISH, places, "", there) == doctor
+    kept = tmp_path / "db env"
+    kept.write_text("export DATABASE_URL_STAGING='x'")
+    database = Wish("staging", "", "mltrading/staging", role="database")
+    assert hosts._next(row, database, places, str(kept), there) == f". '{kept}'"
+    told = {**there, "DATABASE_URL_STAGING": "x"}
+    assert hosts._next(row, database, places, str(kept), told) == doctor
+
+
 def test_the_firewall_is_a_hint_for_the_port() -> None:
     assert "ufw allow 8080/tcp" in plan.firewall(
         Wish("prod", KEY, "mltrading/prod", port=8080)

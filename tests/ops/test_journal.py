@@ -108,11 +108,12 @@ def test_a_run_that_was_finished_by_recovery_keeps_its_own_operation() -> None:
 
 
 def test_steps_and_seconds_are_kept() -> None:
-    done = event("a", "done", 11.0, step="boot", facts={"seconds": 0.8})
+    facts = {"seconds": 0.8}
+    done = event("a", "done", 11.0, step="boot", host="one", facts=facts)
     begin, end = deploy("a", 1, "good")
     run = fold([begin, done, end]).runs[0]
     assert (run.steps, run.seconds, run.by) == (
-        (("boot", 0.8, "done"),),
+        (("boot", 0.8, "done", "one"),),
         2.5,
         "ann@laptop",
     )

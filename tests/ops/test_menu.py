@@ -59,6 +59,29 @@ def test_each_error_has_its_contracted_code(kind: type, code: int) -> None:
     assert kind("x").code == code
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("inv status", "inv status --env prod"),
+        (
+            "inv logs --release v7; then inv rollback",
+            "inv logs --env prod --release v7; then inv rollback --env prod",
+        ),
+        ("inv deploy, which sends it", "inv deploy --env prod, which sends it"),
+        (
+            "inv deploy --env staging; or inv deploy",
+            "inv deploy --env staging; or inv deploy --env prod",
+        ),
+        ("inv build; ssh deploy@one", "inv build; ssh deploy@one"),
+    ],
+)
+def test_what_to_type_next_is_about_the_environment_that_was_asked_for(
+    said: str, wanted: str
+) -> None:
+    assert errors.aimed(said, "prod") == wanted
+    assert errors.aimed(said, "local") == said
+
+
 def test_every_error_of_the_engine_is_in_the_contract() -> None:
     kinds = errors.OpsError.__subclasses__()
     assert {kind for kind, _ in CODES} == set(kinds)

@@ -403,7 +403,8 @@ def test_what_to_type_next_is_told_with_a_failure(
         raise failed
     box.flush(2.0)
     fields = slacking.messages[-1]["attachments"][0]["fields"]
-    assert {"title": "next", "value": "inv logs --release v8", "short": True} in fields
+    typed = "inv logs --env staging --release v8"
+    assert {"title": "next", "value": typed, "short": True} in fields
 
 
 @pytest.mark.integration

@@ -21,10 +21,12 @@ import pytest
 
 from ops import operate
 from ops.command import Request, Secret
+from ops.delivery import foretell
 from ops.errors import Locked, Refused, Usage
 from ops.hands import Hands, database_program
 from ops.lease import Lease
 from ops.operate import compare, plan_prune, plan_restart
+from ops.plan import Plan, Step
 from ops.targets.agent import Agent
 from ops.targets.local import LocalTarget
 from tests.ops import worlds
@@ -110,6 +112,19 @@ def test_a_fleet_is_restarted_one_host_after_the_other() -> None:
     assert plan.notes == ("not reached, left as it is: c",)
     one = plan_restart(replace(world, hosts=(*hosts, gone)), worlds.ENVIRONMENT, "b")
     assert {step.host for step in one.steps} == {"b"}
+
+
+def test_a_dry_run_names_the_host_where_there_are_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = Plan("prune", "prod", tuple(Step("prune", host, "") for host in "ab"))
+    foretell(plan)
+    foretell(replace(plan, steps=plan.steps[:1]))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[2:] for line in lines if "prune" in line] == [
+        *(["a:"], ["b:"]),
+        [],
+    ]
 
 
 def test_a_program_runs_where_it_is_asked_to() -> None:
@@ -545,7 +560,20 @@ def test_history_of_a_release_shows_its_steps(
     past: Agent, capsys: pytest.CaptureFixture[str]
 ) -> None:
     operate.history("local", release="v2")
-    assert "boot" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-1].split()[1:] == ["boot", "0.80", "s"]
+
+
+def test_history_of_a_release_of_a_fleet_says_where_each_step_was(
+    past: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = {"run": "r3", "op": "deploy", "release": 3, "at": time.time()}
+    past.journal.append({**base, "phase": "begin", "facts": {}})
+    for host in ("one", "two"):
+        step = {"phase": "done", "step": "boot", "host": host, "facts": {"seconds": 2}}
+        past.journal.append({**base, **step})
+    operate.history("local", release="v3")
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split()[-1] for line in lines] == ["one", "two"]
 
 
 def test_history_says_who_let_a_deploy_through(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ops.errors import Usage
-from ops.history import History, Run
+from ops.history import History, Run, Took
 from ops.record import DAY, Week, chart, measure, moment, spread, told
 
 CASES = json.loads((Path(__file__).parent.parent / "cases" / "record.json").read_text())
@@ -32,7 +32,7 @@ def run(number: int, said: Mapping[str, Any]) -> Run:
         commit=said.get("commit", ""),
         outcome=said["outcome"],
         seconds=float(said["seconds"]),
-        steps=tuple(map(tuple, said.get("steps", ()))),
+        steps=tuple(Took(*each) for each in said.get("steps", ())),
     )
 
 

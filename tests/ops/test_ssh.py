@@ -311,6 +311,24 @@ def test_a_host_that_refuses_is_out_of_reach() -> None:
         link.connect(Address("deploy", "127.0.0.1", port), {})
 
 
+def test_a_host_that_does_not_answer_is_called_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Called twice, one host without power cost each command ten seconds."""
+
+    def dial(*_: Any) -> socket.socket:
+        raise TimeoutError
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        address = Address("deploy", "127.0.0.1", server.getsockname()[1])
+        monkeypatch.setattr(link.socket, "create_connection", dial)
+        with pytest.raises(link.Unreachable, match="no connection: it took too long"):
+            link.connect(address, {})
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 def test_a_connection_made_early_is_given_up_where_settings_lead_elsewhere() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address("deploy", "127.0.0.1", server.getsockname()[1])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ops import status
 from ops.command import Answer, Request
+from ops.environment import Fleet as Row
 from ops.errors import Refused, StepFailed
 from ops.history import History, Run
+from ops.world import World
 from tests.ops import worlds
 
 HOST = {
@@ -116,8 +120,11 @@ def test_no_host_is_behind_while_its_journal_is_being_written() -> None:
     assert status.judge(found)[0] == "healthy"
 
 
-def test_a_host_that_drifted_is_sent_to_up_and_all_else_to_the_doctor() -> None:
-    for host, command in (({"drift": True}, "inv up"), ({"behind": 1}, "inv doctor")):
+def test_a_host_that_missed_something_is_sent_to_up_and_all_else_to_the_doctor() -> (
+    None
+):
+    missed = [({"drift": True}, "inv up"), ({"behind": 1}, "inv up")]
+    for host, command in (*missed, ({"shut": True}, "inv doctor")):
         found = {**FOUND, "verdict": "degraded", "said": "x", "hosts": [HOST | host]}
         with pytest.raises(StepFailed) as raised:
             status._raise(found)
@@ -147,6 +154,42 @@ def test_a_release_has_traffic_since_the_last_run_that_gave_it_some() -> None:
         "run": "c",
     }
     assert status._traffic(history.arrival(3)) is None
+
+
+class Gone:
+    """Two hosts, of which the one that people's address leads to is gone."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.asked: list[str] = []
+
+    def ask_front(self, requests: list[Request]) -> list[Answer]:
+        self.asked += [request.path for request in requests]
+        self.begun.set()
+        return [Answer(0, error="timed out") for _ in requests]
+
+    def observe(self) -> World:
+        # Whoever asks one after the other comes to no end here.
+        assert self.begun.wait(10)
+        hosts = [{"name": "one", "unreachable": "no connection"}, {"name": "two"}]
+        said = {"current": 1, "slots": {"1": "alive a"}, "front": 80, "traffic": [1]}
+        return worlds.world({**said, "hosts": hosts})
+
+    def holder(self) -> None:
+        return None
+
+    def url(self) -> str:
+        return "http://192.0.2.1/"
+
+
+def test_who_is_gone_is_waited_for_once_and_beside_the_hosts() -> None:
+    target = Gone()
+    row = Row("HOSTS", "URL", "mltrading/staging", 512, "BALANCERS", 80, 1, 60)
+    environment = replace(worlds.ENVIRONMENT, name="staging", target="ssh", fleet=row)
+    _, found = status._observed(environment, target)
+    assert target.asked == ["/livez"]
+    assert found["said"] == "GET /livez: timed out; one is out of reach"
+    assert found["state"] == "~/mltrading/staging"
 
 
 def test_every_environment_has_a_row_also_without_hosts(
@@ -193,5 +236,5 @@ def test_where_the_bars_come_from_is_what_the_release_says(
     told: Answer, sources: tuple[str, ...]
 ) -> None:
     said = {"current": 1, "slots": {"1": "alive a"}, "front": 8050}
-    found = status._asked(Front(told), worlds.world(said))
+    found = status._asked(Front(told), worlds.world(said), {})
     assert found == ("", {"database": True}, sources)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ops.environment import Budget, Environment, Web
-from ops.history import History, Run
+from ops.history import History, Run, Took
 from ops.release import Release, Schema
 from ops.world import Balancer, Front, Host, Server, Slot, World
 
@@ -103,7 +103,7 @@ def world(said: dict[str, Any]) -> World:
         Run("r1", left["op"], left["release"], left["previous"], 0.0) if left else None
     )
     if run:
-        done = tuple((name, 0.1, "done") for name in left.get("steps", ()))
+        done = tuple(Took(name, 0.1, "done") for name in left.get("steps", ()))
         run = replace(run, steps=done)
     history = History(
         runs=(run,) if run else (),
