@@ -26,7 +26,7 @@ _RULES_ARE_READ = (
 
 QUESTION = """\
 SELECT current_setting('listen_addresses'), current_setting('port'),
-  current_setting('hba_file'), current_setting('config_file'),
+  current_setting('ssl'), current_setting('hba_file'), current_setting('config_file'),
   EXISTS (SELECT FROM pg_roles WHERE rolname = :'account'),
   EXISTS (SELECT FROM pg_database WHERE datname = :'account');
 """
@@ -44,10 +44,11 @@ def asking(wish: Wish) -> tuple[str, ...]:
 
 def seen(row: str) -> dict[str, object]:
     """Return the facts in the row that PostgreSQL has answered with."""
-    listens, port, hba, config, role, base = row.strip().split("|")
+    listens, port, tls, hba, config, role, base = row.strip().split("|")
     return {
         "listens": listens,
         "served": int(port),
+        "tls": tls == "on",
         "rules_path": hba,
         "cluster": config,
         "account": role == "t",
@@ -75,6 +76,14 @@ def steps(wish: Wish, facts: Facts, host: str = "") -> tuple[Step, ...]:
             allowed="a cluster as Debian makes it, below /etc/postgresql",
             next="prepare it by hand, by docs/how-to/prepare-hosts.md",
         )
+    if not facts.tls:
+        make = ("make-ssl-cert", "generate-default-snakeoil")
+        said = "switch TLS on, with a certificate of its own where there is none"
+        alter = "ALTER SYSTEM SET ssl = on;\nSELECT pg_reload_conf();\n"
+        todo += [
+            Step("tls", said, make),
+            Step("tls", "let PostgreSQL speak it", PSQL, text=alter),
+        ]
     if not _listening(wish, facts):
         todo += _listen(wish, facts)
     text = rules(wish, facts.rules or "")
@@ -83,7 +92,7 @@ def steps(wish: Wish, facts: Facts, host: str = "") -> tuple[Step, ...]:
         arguments = {"files": [[facts.rules_path, text]]}
         read = (*PSQL[:-2], "-c", "SELECT pg_reload_conf()")
         check = (*PSQL[:-2], "-c", _RULES_ARE_READ)
-        said = f"let {names} in to {wish.account}, by password (scram-sha-256)"
+        said = f"let {names} in to {wish.account}, by password over TLS"
         todo += [
             Step(
                 "access",
@@ -116,6 +125,7 @@ def table(wish: Wish, facts: Facts) -> list[tuple[str, str, str]]:
     there = {
         "packages": plan.present(wish, facts),
         "postgresql": "running" if facts.active else "does not answer",
+        "tls": "on" if facts.tls else "off" if facts.active else "?",
         "address": f"{facts.listens or 'none'}, port {facts.served or '?'}",
         "access": "as wished" if same else "other rules",
         "role": wish.account if facts.account else "none",
@@ -137,7 +147,7 @@ def rules(wish: Wish, text: str) -> str:
     """Return the rules of access with ours before the others, once."""
     begin, end = f"# {wish.account}: begin\n", f"# {wish.account}: end\n"
     ours = "".join(
-        f"host {wish.account} {wish.account} {client} scram-sha-256\n"
+        f"hostssl {wish.account} {wish.account} {client} scram-sha-256\n"
         for client in wish.clients
     )
     others = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", "", text, flags=re.S)

@@ -70,8 +70,9 @@ class Facts:
     `missing` packages; `folders`: path to (owner, group, mode); `others`: sites that
     want our port; `holder`: a program that is not nginx and has it; `stale`: nginx
     still works by an older site; `config` and `unit` are a balancer's files. Of a
-    database: the addresses it listens on, its port, its rules of access and where they
-    are, its configuration file, and whether role and database are there.
+    database: the addresses it listens on, its port, whether it speaks TLS, its rules of
+    access and where they are, its configuration file, and whether role and database are
+    there.
     """
 
     missing: tuple[str, ...] = ()
@@ -98,6 +99,7 @@ class Facts:
     unit: str | None = None
     listens: str = ""
     served: int = 0
+    tls: bool = False
     rules: str | None = None
     rules_path: str = ""
     cluster: str = ""

@@ -260,11 +260,13 @@ def test_a_database_lets_only_the_hosts_in_and_its_password_stays_here(
         "hosts_variable": f"deploy@{host.address}",
     }
     steps = set(setup(**asked)[host.address])
-    assert {"address", "access", "role", "database"} <= steps
+    assert {"tls", "address", "access", "role", "database"} <= steps
     assert setup(**asked) == {host.address: ()}
     url = kept.read_text().split("'")[1]
     asks = f"{kept.read_text()}psql -Atc 'SELECT current_user' $DATABASE_URL_STAGING"
     assert said(host, asks) == "mltrading_staging"
+    plain = host.ssh(f"{asks}'?sslmode=disable'", user="root")
+    assert "no encryption" in plain.stderr
     # This machine is in the hosts' network and is none of them.
     other = subprocess.run(
         ["psql", url, "-c", "SELECT 1"], capture_output=True, text=True

@@ -34,6 +34,7 @@ def ready(**changes: object) -> Facts:
         "system": "debian",
         "active": True,
         "listens": "localhost, 10.0.0.5",
+        "tls": True,
         "rules": database.rules(WISH, OTHERS),
         "cluster": "/etc/postgresql/15/main/postgresql.conf",
         "account": True,
@@ -49,6 +50,7 @@ def ready(**changes: object) -> Facts:
         ({"listens": "*"}, []),
         ({"missing": ("postgresql",)}, ["packages"]),
         ({"active": False}, ["postgresql"]),
+        ({"tls": False}, ["tls", "tls"]),
         ({"listens": "localhost"}, ["address", "address"]),
         ({"rules": OTHERS}, ["access", "access"]),
         ({"account": False}, ["role"]),
@@ -64,7 +66,12 @@ def test_what_the_cluster_listens_on_and_lets_in_stays() -> None:
     assert alter.text.endswith("= 'localhost,10.9.9.9,10.0.0.5';")
     assert restart.argv[-1] == "postgresql@15-main.service"
     text = database.rules(WISH, OTHERS)
-    assert text.endswith(OTHERS) and text.count("scram-sha-256") == 2
+    assert text.endswith(OTHERS)
+    ours = [
+        line.split() for line in text.splitlines() if NAME in line and "#" not in line
+    ]
+    # Over TLS and by password, whatever a client asks for.
+    assert {(line[0], line[-1]) for line in ours} == {("hostssl", "scram-sha-256")}
     assert database.rules(WISH, text) == text
 
 
@@ -80,8 +87,9 @@ def test_a_cluster_that_is_not_debians_is_refused() -> None:
 
 
 def test_the_answer_of_postgresql_is_read() -> None:
-    seen = database.seen("*|5432|/a/hba|/a/conf|t|f\n")
+    seen = database.seen("*|5432|on|/a/hba|/a/conf|t|f\n")
     assert seen["account"] is True and seen["database"] is False
+    assert seen["tls"] is True
     assert (seen["listens"], seen["rules_path"]) == ("*", "/a/hba")
 
 
