@@ -446,17 +446,22 @@ def _within(world: World, hosts: Sequence[Host], release: Release) -> str:
 
 
 def _kept_schemas(world: World, hosts: Sequence[Host]) -> dict[int, Schema]:
-    """Return the schemas of releases that may get traffic without another deploy."""
-    back = [n for n in world.history.traffic if n != world.current]
-    numbers = set(back[-1:])
+    """Return the schemas of releases that may get traffic without another deploy.
+
+    One that the database has left behind is none of these, or nobody could deploy any
+    more once rollbacks have come as far as they can.
+    """
+    known = world.history.schema
+    numbers = set(_ways_back(world)[:1])
     for host in hosts:
         numbers |= {slot.number for slot in host.slots if slot.alive}
         numbers |= {host.current} - {None}
     found = {}
     for host in hosts:
         for slot in host.slots:
-            if slot.number in numbers and slot.release and slot.release.schema:
-                found[slot.number] = slot.release.schema
+            schema = slot.release.schema if slot.release else None
+            if slot.number in numbers and schema and (not known or schema.holds(known)):
+                found[slot.number] = schema
     return found
 
 
@@ -703,12 +708,21 @@ def _refuse_port(host: Host, environment: Environment) -> None:
         raise port_taken(environment.port, host.port_holder)
 
 
+def _ways_back(world: World) -> list[int]:
+    """Return the releases that rollbacks would choose, the next one first."""
+    return [
+        number
+        for number in reversed(world.history.traffic)
+        if number != world.current
+        and _present(world, number)
+        and not _unfit(world, number)
+    ]
+
+
 def _rollback_target(world: World) -> int:
-    for number in reversed(world.history.traffic):
-        if number == world.current or not _present(world, number):
-            continue
-        if not _unfit(world, number):
-            return number
+    back = _ways_back(world)
+    if back:
+        return back[0]
     why = [_unfit(world, number) for number in reversed(world.history.traffic)]
     raise Refused(
         "there is no good release to go back to",

@@ -108,8 +108,12 @@ def test_the_refusal_of_a_case(case: dict[str, Any]) -> None:
     assert refused.value.next
 
 
-def test_a_migration_may_go_as_far_as_every_kept_release_can_follow() -> None:
-    (case,) = [case for case in CASES if "within" in case["expect"]]
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if "within" in c["expect"]], ids=named
+)
+def test_a_migration_may_go_as_far_as_every_kept_release_can_follow(
+    case: dict[str, Any],
+) -> None:
     plan = decide(case)
     (step,) = [step for step in plan.steps if step.verb == "migrate"]
     assert step.within == case["expect"]["within"]
