@@ -29,8 +29,7 @@ RESULTS = Path(__file__).with_name("results")
 def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
     """Run one bench by its name; `seed` is for those that draw lots.
 
-    `only` names some of its runs or parts. Parts of a bench are shown and not kept:
-    figures of different commits don't belong in one file.
+    `only` names some of its runs or parts.
 
     Raises:
         Usage: there is no bench of this name.
@@ -54,7 +53,7 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
     report.say(f"bench {name}", "bold")
     begun = time.time()
     found = benches[name](runs)
-    if not found.pop("partial", False):
+    if "parts" not in found:
         keep(name, begun, found)
     rows = [
         (row["what"], shown(row), row.get("goal", ""), verdict(row))
@@ -71,18 +70,33 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
 
 def keep(name: str, begun: float, found: dict[str, Any]) -> None:
     """Write a bench's figures, with what machine and commit they are of."""
-    RESULTS.mkdir(exist_ok=True)
+    write(name, {"bench": name, **circumstances(begun), **found})
+
+
+def keep_part(name: str, part: str, begun: float, found: dict[str, Any]) -> None:
+    """Write the figures of one part; what the others said stays, with its commit."""
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    parts = {**known.get("parts", {}), part: {**circumstances(begun), **found}}
+    write(name, {"bench": name, "parts": parts})
+
+
+def circumstances(begun: float) -> dict[str, Any]:
+    """Return when and where figures were measured, and of which commit."""
     git = ("git", "rev-parse", "HEAD")
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True)
-    said = {
-        "bench": name,
+    return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
         "commit": commit.stdout.strip(),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
-        **found,
     }
+
+
+def write(name: str, said: dict[str, Any]) -> None:
+    """Put a bench's document in its place."""
+    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(said, indent=2) + "\n")
     report.say(f"  written to {path.relative_to(ROOT)}")
