@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-# Folders of a checkout that are made, not written.
+# What is made in a checkout, not written.
 MADE = (
     *(".git", ".venv", ".ci", "build", "dist", "reports", "node_modules"),
-    *(".pytest_cache", ".import_linter_cache"),
+    *(".pytest_cache", ".import_linter_cache", ".hypothesis", "__pycache__"),
 )
 _STARTS = {
     "os.exec",

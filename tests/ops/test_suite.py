@@ -178,6 +178,22 @@ def test_what_did_not_change_is_not_run_again(checkout: Path) -> None:
 
 
 @pytest.mark.integration
+def test_what_a_run_makes_in_a_folder_that_a_test_lists_is_no_change(
+    checkout: Path,
+) -> None:
+    body = "import os\nROOT = os.path.dirname(__file__)\n"
+    body += "def test_l():\n    assert os.listdir(ROOT)\n"
+    write(checkout, "test_l.py", body)
+    assert "test_l.py" in ran(checkout)
+    for name in (".hypothesis", ".pytest_cache", "reports", "dist"):
+        (checkout / name).mkdir(exist_ok=True)
+    write(checkout, ".coverage.host.1", "")
+    assert ran(checkout) == set()
+    write(checkout, "new.txt", "")
+    assert "test_l.py" in ran(checkout)
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("file", "text", "expected"),
     [
