@@ -83,7 +83,7 @@ def stamps(dialect: str) -> sa.Select:
 
 @cache
 def latest(dialect: str, named: bool) -> sa.Select:
-    """Ask for the last daily bars, of all symbols or of `names`, in order of symbol.
+    """Ask for the last daily bars, of all symbols or of `names`, in any order.
 
     The last column is a split between the last two bars, mostly None; two of them are
     two rows.
@@ -104,7 +104,6 @@ def latest(dialect: str, named: bool) -> sa.Select:
         .join_from(symbol, series)
         .join(corporate_action, split, isouter=True)
         .where(series.c.interval == "1d", series.c.n > 0)
-        .order_by(symbol.c.ticker)
     )
     return query.where(one_of(dialect, symbol.c.ticker, "names")) if named else query
 
