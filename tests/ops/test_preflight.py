@@ -152,7 +152,7 @@ def test_where_all_is_fine_one_line_says_what_was_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     checks = judge([facts("a", {}), facts("b", {})], worlds.ENVIRONMENT)
-    delivery._show_checks(checks, 2, 0.1)
+    delivery._show_checks(checks, ["a", "b"], 0.1)
     (line,) = capsys.readouterr().err.splitlines()
     assert "fine on 2 hosts: reach, python, disk, inodes, clock, front door" in line
 
@@ -162,7 +162,7 @@ def test_a_table_holds_what_is_not_fine_and_the_refusal_each_command(
 ) -> None:
     found = [facts("a", {"free_disk": 1}), facts("b", {"skew": 99, "round_trip": 2})]
     with pytest.raises(Refused, match="disk of a, clock of b; nothing") as refused:
-        delivery._show_checks(judge(found, worlds.ENVIRONMENT), 2, 0.1)
+        delivery._show_checks(judge(found, worlds.ENVIRONMENT), ["a", "b"], 0.1)
     assert "inv prune" in refused.value.next and "timedatectl" in refused.value.next
     rows = [line.split()[:3] for line in capsys.readouterr().err.splitlines()[2:]]
     assert rows == [
