@@ -99,29 +99,31 @@ class SqliteRows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._engine = sa.create_engine(f"sqlite:///{path}")
-        self._connection = sqlite3.connect(path)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        for name in ("bar", "sent"):
-            types = {"time": "integer", "real": "real"}
-            table = TABLE.format(name=name, **types)
-            self._connection.execute(table.rstrip() + " WITHOUT ROWID")
+        # Without WAL: the peers bring a SQLite of their own, and two of them in one
+        # process know nothing of each other's locks and cut the shared memory off.
+        self._filled = _opened(path, "bar")
+        self._sent = _opened(path.with_name("sent.db"), "sent")
+        self._sent.execute("PRAGMA journal_mode=WAL")
+        self._sent.execute("PRAGMA synchronous=NORMAL")
 
     def close(self) -> None:
         self._engine.dispose()
-        self._connection.close()
+        self._filled.close()
+        self._sent.close()
 
     def fill(self, series: dict[int, pd.DataFrame]) -> None:
         for number, frame in series.items():
-            self._insert("INSERT INTO bar VALUES (?,?,?,?,?,?,?)", number, frame)
-        self._connection.execute("ANALYZE")
-        self._connection.commit()
+            insert = "INSERT INTO bar VALUES (?,?,?,?,?,?,?)"
+            _insert(self._filled, insert, number, frame)
+        self._filled.execute("ANALYZE")
+        self._filled.commit()
 
     def upsert(self, frame: pd.DataFrame) -> None:
         """Upsert bars into an empty table."""
-        self._connection.execute("DELETE FROM sent")
+        self._sent.execute("DELETE FROM sent")
         sets = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
-        self._insert(
+        _insert(
+            self._sent,
             "INSERT INTO sent VALUES (?,?,?,?,?,?,?) "
             f"ON CONFLICT (series_id, ts) DO UPDATE SET {sets}",
             1,
@@ -137,12 +139,22 @@ class SqliteRows:
         """Return microseconds as the database compares them."""
         return str(ts)
 
-    def _insert(self, statement: str, number: int, frame: pd.DataFrame) -> None:
-        bars = columns(frame)
-        lists = (bars[name].tolist() for name in COLUMNS)
-        rows = zip([number] * len(frame), *lists, strict=True)
-        with self._connection:
-            self._connection.executemany(statement, rows)
+
+def _opened(path: Path, table: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path)
+    text = TABLE.format(name=table, time="integer", real="real")
+    connection.execute(text.rstrip() + " WITHOUT ROWID")
+    return connection
+
+
+def _insert(
+    connection: sqlite3.Connection, statement: str, number: int, frame: pd.DataFrame
+) -> None:
+    bars = columns(frame)
+    lists = (bars[name].tolist() for name in COLUMNS)
+    rows = zip([number] * len(frame), *lists, strict=True)
+    with connection:
+        connection.executemany(statement, rows)
 
 
 def indexed(frame: pd.DataFrame) -> pd.DataFrame:
