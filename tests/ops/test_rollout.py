@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -237,7 +237,15 @@ def test_a_host_that_is_lost_before_pruning_puts_nothing_back() -> None:
     assert [each["outcome"] for each in target.ended] == ["good"]
 
 
-def test_only_the_first_ctrl_c_interrupts() -> None:
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Ctrl-C interrupts, also where a shell in the background made it deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_only_the_first_ctrl_c_interrupts(listening: None) -> None:
     """The campaign found it: the second one came before traffic was put back."""
     with signals_interrupt():
         with pytest.raises(KeyboardInterrupt):
