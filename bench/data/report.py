@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from bench.data import choosing, keeping, objects, peers, reading, writing
 from bench.data.made import Size
 from bench.data.site import Site, built
@@ -39,6 +41,8 @@ def measure(runs: int, *, only: str = "", size: Size = FULL) -> dict[str, Any]:
         StepFailed: two ways to read the same bars gave different ones.
     """
     parts = chosen(only)
+    # pandas keeps text another way where pyarrow is, which no release has beside it.
+    pd.set_option("mode.string_storage", "python")
     with tempfile.TemporaryDirectory(prefix="mlt-data-") as name, running() as server:
         folder = Path(name)
         report.say("  installing the peers")
