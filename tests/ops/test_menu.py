@@ -87,7 +87,7 @@ def test_every_error_of_the_engine_is_in_the_contract() -> None:
     assert {kind for kind, _ in CODES} == set(kinds)
 
 
-@pytest.mark.smoke
+@pytest.mark.integration
 def test_an_unknown_task_is_a_usage_error_with_a_suggestion() -> None:
     ended = inv("deplyo")
     assert (ended.returncode, "did you mean: deploy" in ended.stderr) == (2, True)

@@ -111,10 +111,19 @@ def test_json_is_all_that_goes_to_the_output(
     assert "1 passed" in shown.err
 
 
+MARKED = """
+import pytest
+@pytest.mark.{kind}
+def test_marked():
+    pass
+"""
+
+
 @pytest.mark.integration
 def test_a_kind_leaves_the_others_out(tree: Path) -> None:
-    mark = "import pytest\n@pytest.mark.smoke\ndef test_smoke():\n    pass\n"
-    write(tree, "test_a.py", mark + GOOD)
+    # In one piece the marker's name would make this file one that has smoke tests.
+    marked = MARKED.format(kind="smoke")
+    write(tree, "test_a.py", marked + GOOD)
     assert suite.run(("smoke",), root=tree)[0].passed == 1
 
 
