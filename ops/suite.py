@@ -187,9 +187,9 @@ def _on(
         ground = Ground.of(root, store, question, os.environ)
         if ground is None:
             return _unkept(name, executable, suffix, marks, asked, root)
-        key = ground.whole()
-        stamp = root / "reports" / f"tests{suffix}.stamp"
         keep = asked.whole and not asked.fail_fast
+        key = ground.whole() if keep else ""
+        stamp = root / "reports" / f"tests{suffix}.stamp"
         if keep and asked.use_cache and not asked.explain:
             known = store.get(key)
             same = known is not None and _text(stamp) == key
@@ -353,7 +353,7 @@ def _pytest(
     words += [f"--junitxml={written['junit.xml']}"]
     words += ["-m", marks] if marks else []
     words += ["-x"] if asked.fail_fast else []
-    words += ["--cov", "--cov-report="] if asked.coverage else []
+    words += ["--cov", "--cov-report="] if asked.coverage else ["-p", "no:cov"]
     extra = {} if root == ROOT else {"PYTHONPATH": str(ROOT)}
     extra |= {"MLTRADING_URL": asked.url} if asked.url else {}
     data = scratch / "coverage"
