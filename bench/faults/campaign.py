@@ -506,12 +506,14 @@ class Tail:
                 file.seek(self.offset)
                 text = file.read()
             whole = text.rfind(b"\n") + 1
+            if not whole:  # a line that is half written
+                return self.lines
             self.offset += whole
             self.lines += text[:whole].count(b"\n")
             said = re.findall(rb'"phase":"(\w+)"', text[:whole])
             step = re.findall(rb'"step":"([\w-]+)"', text[:whole].splitlines()[-1])
-            name = step[-1].decode() if step else ""
-            self.last = f"{said[-1].decode()} {name}".strip()
+            words = [found[-1].decode() for found in (said, step) if found]
+            self.last = " ".join(words) or self.last
         return self.lines
 
 

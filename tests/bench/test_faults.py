@@ -67,6 +67,7 @@ def test_a_journal_is_followed_line_by_line(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write('{"phase":"intent","step":"boot"}\n{"phase":"do')
     assert (tail.read(), tail.last) == (1, "intent boot")
+    assert (tail.read(), tail.last) == (1, "intent boot")
 
 
 def test_violations_and_codes_are_counted_by_run() -> None:
