@@ -2,10 +2,11 @@
 
 import os
 import threading
+from datetime import datetime, timezone
 
 import pytest
 
-from mltrading_health import Health, Result, Status
+from mltrading_health import Health, Result, Status, tokens
 
 
 class Clock:
@@ -112,7 +113,7 @@ def test_a_result_fetched_in_time_counts_when_it_is_asked_for_later(health, cloc
         ended.set()
         return next(answers)
 
-    health.check("c", check, ttl=5, timeout=1)
+    health.check("c", check, ttl=5, timeout=1, fall=1)
     one(health)
     ended.clear()
     clock.time += 6
@@ -186,13 +187,14 @@ def test_checks_run_beside_each_other(health):
     assert health.report().status is Status.PASS
 
 
-def test_a_run_of_the_parent_process_is_forgotten(health, gate, monkeypatch):
+def test_a_run_of_the_parent_process_is_forgotten(health, clock, gate):
     answers = iter([gate.wait, lambda: True])
     counted(health, lambda: next(answers)(), timeout=0.02, fail_ttl=0)
     one(health)
     health.checks["c"]._run.pid = os.getpid() + 1
     health.checks["c"].timeout = 2
     health.checks["c"]._result = None
+    clock.time += 1
     assert one(health).status is Status.PASS
 
 
@@ -219,6 +221,207 @@ def test_two_checks_cannot_have_one_name(health):
     health.check("a", lambda: True)
     with pytest.raises(ValueError, match="'a'"):
         health.check("a", lambda: True)
+
+
+def turns(health, clock, *answers, **settings):
+    """Return the states that a check shows after each of some answers."""
+    rest = iter(answers)
+    counted(health, lambda: next(rest), **settings)
+    seen = []
+    for _ in answers:
+        seen.append(one(health).status)
+        clock.time += 100
+    return seen
+
+
+P, W, F = Status.PASS, Status.WARN, Status.FAIL
+
+
+@pytest.mark.parametrize(
+    ("fall", "rise", "answers", "shown"),
+    [
+        # Never up before the first pass, so the first failure counts at once.
+        (2, 1, [False, False, True], [F, F, P]),
+        (2, 1, [True, False, True, False, False], [P, W, P, W, F]),
+        (1, 1, [True, False, True], [P, F, P]),
+        (3, 1, [True, False, False, False, False], [P, W, W, F, F]),
+        (
+            2,
+            2,
+            [True, True, False, False, True, False, True, True],
+            [F, P, W, F, F, F, F, P],
+        ),
+    ],
+)
+def test_fall_and_rise_keep_a_check_from_flapping(
+    health, clock, fall, rise, answers, shown
+):
+    assert turns(health, clock, *answers, fall=fall, rise=rise) == shown
+
+
+def test_what_does_not_turn_a_check_yet_is_said(health, clock):
+    turns(health, clock, True, False)
+    assert health.latest().checks["c"].output == "failed 1 of 2 times"
+
+
+def test_a_first_failure_is_looked_at_again_soon(health, clock):
+    answers = iter([True, False, False])
+    counted(health, lambda: next(answers), ttl=5, fail_ttl=1)
+    one(health)
+    clock.time += 10
+    assert one(health).status is Status.WARN
+    clock.time += 2
+    assert one(health).status is Status.FAIL
+
+
+def test_a_check_that_goes_on_hanging_fails_though_it_ran_once(health, clock, gate):
+    answers = iter([lambda: True, gate.wait])
+    calls = counted(health, lambda: next(answers)(), timeout=0.02, ttl=5, fail_ttl=1)
+    one(health)
+    clock.time += 20
+    assert one(health).status is Status.WARN
+    clock.time += 2
+    assert one(health) == Result(Status.FAIL, "no answer in 0.02 s")
+    assert len(calls) == 2
+
+
+def test_a_check_that_ends_its_thread_has_failed(health):
+    counted(health, lambda: exec("raise SystemExit(3)"))
+    assert one(health) == Result(Status.FAIL, "SystemExit: 3")
+
+
+def test_what_a_check_says_holds_no_password_and_no_novel(health):
+    said = "postgresql://me:hunter22@host " + "x" * 2000
+
+    def check():
+        raise OSError(said)
+
+    health.check("c", check)
+    assert "hunter22" not in one(health).output
+    assert len(one(health).output) == 500
+
+
+def test_a_turn_is_logged_once(health, clock, caplog):
+    turns(health, clock, True, False, False, False, True, True)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["check c fails: ", "check c passes again"]
+
+
+def test_a_report_is_the_same_object_until_something_can_change(health, clock):
+    health.check("a", lambda: True, ttl=5)
+    health.check("b", lambda: True, ttl=60)
+    first = health.report()
+    clock.time += 4.9
+    assert health.report() is first
+    clock.time += 0.2
+    health.report()
+    assert health.report("ready") is not first
+
+
+def test_a_report_is_not_kept_while_a_run_may_change_it(health, clock, gate):
+    answers = iter([lambda: True, gate.wait])
+    counted(health, lambda: next(answers)(), ttl=5)
+    first = health.report()
+    clock.time += 6
+    assert health.report() == first and health.report() is not health.report()
+
+
+def test_a_report_can_leave_checks_out_without_asking_them(health):
+    calls = counted(health, ttl=5)
+    health.check("a", lambda: True)
+    assert list(health.report(exclude={"c"}).checks) == ["a"]
+    assert not calls
+
+
+def test_the_latest_results_are_had_without_asking(health, clock):
+    calls = counted(health, ttl=5)
+    assert health.latest().checks == {} and not calls
+    one(health)
+    clock.time += 299
+    assert health.latest().checks["c"].status is Status.PASS
+    clock.time += 2
+    assert health.latest().checks == {} and len(calls) == 1
+
+
+def test_a_result_says_when_it_was_found(tmp_path):
+    moment = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    health = Health("dashboard", now=lambda: moment)
+    health.check("c", lambda: Result(Status.WARN, "close"))
+    assert one(health).at == moment
+
+
+def test_check_is_a_decorator_too(health):
+    @health.check("c", kind="datastore")
+    def ask():
+        return False
+
+    assert ask() is False and one(health).status is Status.FAIL
+    assert health.checks["c"].kind == "datastore"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("a:b", {}), ("", {}), ("1", {}), ("c", {"kind": "thing"}), ("c", {"fall": 0})],
+)
+def test_what_a_check_cannot_be_is_refused(health, name, settings):
+    with pytest.raises(ValueError, match="check"):
+        health.check(name, lambda: True, **settings)
+
+
+def test_a_service_may_start_slowly():
+    health = Health("dashboard", starting=True)
+    assert health.starting
+    health.started()
+    assert not health.starting and not Health("dashboard").starting
+
+
+TOKEN = "correct-horse-battery"
+
+
+@pytest.mark.parametrize(
+    ("header", "known"),
+    [
+        (f"Bearer {TOKEN}", True),
+        (f"bearer  {TOKEN} ", True),
+        (f"Basic {TOKEN}", False),
+        ("Bearer wrong-horse-battery", False),
+        ("Bearer \xff\ud800", False),
+        ("Bearer ", False),
+        ("", False),
+    ],
+)
+def test_a_bearer_token_opens(header, known):
+    assert Health("dashboard", token=TOKEN).knows(header) is known
+
+
+def test_the_token_of_the_runtime_folder_opens_too_whenever_it_is_made(tmp_path):
+    health = Health("dashboard", runtime_dir=tmp_path, token=TOKEN)
+    assert not health.knows("Bearer " + tokens.read(tmp_path))
+    for _ in range(2):
+        tokens.write(tmp_path)
+        assert health.knows("Bearer " + tokens.read(tmp_path))
+    assert health.knows(f"Bearer {TOKEN}")
+    assert oct((tmp_path / "token").stat().st_mode & 0o777) == "0o600"
+    assert os.listdir(tmp_path) == ["token"]
+
+
+@pytest.mark.parametrize("text", ["", "short", "\xff" * 20, "with a space in it"])
+def test_a_token_file_that_is_none_opens_nothing(tmp_path, text):
+    (tmp_path / "token").write_text(text, encoding="latin-1")
+    assert not Health("dashboard", runtime_dir=tmp_path).knows(f"Bearer {text}")
+
+
+def test_access_by_token_without_a_token_is_closed():
+    assert not Health("dashboard", access="token").opens_to("Bearer ")
+    assert Health("dashboard", access="token", token=TOKEN).opens_to(f"Bearer {TOKEN}")
+    assert Health("dashboard").opens_to("")
+
+
+@pytest.mark.parametrize("settings", [{"token": "short"}, {"access": "closed"}])
+def test_a_token_or_access_that_is_none_is_refused_unseen(settings):
+    with pytest.raises(ValueError) as caught:
+        Health("dashboard", **settings)
+    assert "short" not in str(caught.value)
 
 
 def test_drain_is_seen_by_all_who_share_the_folder(health, tmp_path):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import IntEnum
 from pathlib import Path
+from typing import Any, Literal
+
+from mltrading_health import tokens
+from mltrading_health.redact import redact
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +31,16 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Hold what one check found; ``output`` and ``value`` are not for strangers."""
+    """Hold what one check found; ``output`` and ``value`` are not for strangers.
+
+    ``at`` is when it was found, in UTC; whoever runs the check fills it in.
+    """
 
     status: Status
     output: str = ""
     value: float | None = None
     unit: str = ""
+    at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,14 @@ class Report:
 #: Raising or returning False fails, None and True pass.
 CheckFn = Callable[[], "bool | Result | None"]
 
+#: What a check is about, in the words of the draft for application/health+json.
+KINDS = ("component", "datastore", "system")
+#: A name is a label, a key of JSON and a word in a line; the draft forbids the colon.
+NAME = re.compile(r"[A-Za-z][\w.-]{0,63}", re.ASCII)
+NOT_YET = "not checked yet"
+# Of the text of an error; some carry a whole query.
+MOST_TEXT = 500
+
 
 class Run:
     """Carry out one call of a check in a thread of its own."""
@@ -55,12 +73,14 @@ class Run:
     def __init__(
         self, name: str, fn: CheckFn, timeout: float, clock: Callable[[], float]
     ) -> None:
-        self.name, self.fn, self.clock = name, fn, clock
+        self.fn, self.clock = fn, clock
         self.deadline = clock() + timeout
         self.pid = os.getpid()
         self.result: Result | None = None
         self.ended_at = 0.0
         self.ended = threading.Event()
+        # Has been taken for a failure, as it did not end in time.
+        self.overdue = False
         # Daemon: a check that hangs must not keep the process from ending.
         thread = threading.Thread(target=self._call, name=f"check {name}", daemon=True)
         thread.start()
@@ -68,11 +88,11 @@ class Run:
     def _call(self) -> None:
         try:
             answer = self.fn()
-        except Exception as error:
-            # Whatever a check raises is its answer: no.
-            kind = type(error).__name__
-            log.warning("check %s failed: %s: %s", self.name, kind, error)
-            answer = Result(Status.FAIL, f"{kind}: {error}")
+        except BaseException as error:
+            # Whatever a check raises is its answer: no. SystemExit too, or nobody
+            # would hear that this thread has ended.
+            text = redact(f"{type(error).__name__}: {error}")
+            answer = Result(Status.FAIL, text[:MOST_TEXT])
         if not isinstance(answer, Result):
             answer = Result(Status.FAIL if answer is False else Status.PASS)
         self.result, self.ended_at = answer, self.clock()
@@ -84,7 +104,12 @@ class Check:
 
     At most one thread runs at a time. Callers wait for it until the check's timeout and
     no longer; a check that hangs delays those who ask first and nobody after them. A
-    result that comes after the timeout counts as a failure.
+    result that comes after the timeout counts as a failure, and so does each
+    ``fail_ttl`` that a run goes on hanging.
+
+    A check is down until it has passed ``rise`` times in a row, and up until it has
+    failed ``fall`` times in a row. What does not turn it yet is shown as a warning
+    while it is up, and as a failure while it is down.
     """
 
     def __init__(
@@ -96,16 +121,33 @@ class Check:
         ttl: float,
         fail_ttl: float,
         critical: bool,
+        fall: int,
+        rise: int,
         groups: Collection[str],
+        kind: str,
         clock: Callable[[], float],
+        now: Callable[[], datetime],
     ) -> None:
-        self.name, self.fn, self.clock = name, fn, clock
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} can't name a check: a letter, then letters, digits, _ . -"
+            )
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} of check {name!r} is not one of {KINDS}")
+        if fall < 1 or rise < 1:
+            raise ValueError(f"fall and rise of check {name!r} are 1 or more")
+        self.name, self.fn, self.clock, self.now = name, fn, clock, now
         self.timeout, self.ttl, self.fail_ttl = timeout, ttl, fail_ttl
-        self.critical, self.groups = critical, frozenset(groups)
+        self.critical, self.groups, self.kind = critical, frozenset(groups), kind
+        self.fall, self.rise = fall, rise
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._result: Result | None = None
         self._at = 0.0
+        self._kept_for = 0.0
+        self._up = False
+        self._against = 0  # results in a row that speak against up or down
+        self._news = ""
 
     def begin(self) -> Run | None:
         """Return the run to wait for, None if the result at hand will do.
@@ -117,42 +159,99 @@ class Check:
                 self._run = None  # its thread stayed in the parent process
             now = self.clock()
             if self._run is not None:
-                self._settle(self._run, now, late=now >= self._run.deadline)
-            age, ttl = now - self._at, self.ttl
-            if self._result is not None:
-                if self._result.status is Status.FAIL:
-                    ttl = self.fail_ttl
-                if age < ttl:
-                    return None
-            if self._run is None:
-                self._run = Run(self.name, self.fn, self.timeout, self.clock)
-            fresh_enough = self._result is not None and age < 2 * ttl
-            return None if fresh_enough else self._run
+                self._settle(self._run, now)
+            if self._result is not None and now < self._at + self._kept_for:
+                run = None
+            else:
+                if self._run is None:
+                    self._run = Run(self.name, self.fn, self.timeout, self.clock)
+                run = self._run
+                if self._result is not None and now < self._at + 2 * self._kept_for:
+                    run = None
+            news, self._news = self._news, ""
+        self._tell(news)
+        return run
 
-    def end(self, run: Run | None) -> Result:
-        """Wait for a run until its deadline; return the result there is then."""
+    def end(self, run: Run | None) -> tuple[Result, float]:
+        """Wait for a run until its deadline; return the result there is then.
+
+        With it, until when by our clock no other result is possible.
+        """
         if run is not None:
             run.ended.wait(max(0.0, run.deadline - self.clock()))
-            with self._lock:
-                self._settle(run, self.clock(), late=True)
-        return self._result or Result(Status.FAIL, "not checked yet")
+        with self._lock:
+            if run is not None and run is self._run:
+                self._settle(run, max(self.clock(), run.deadline))
+            if self._result is None:
+                found = Result(Status.FAIL, NOT_YET), float("-inf")
+            elif self._run is not None and not self._run.overdue:
+                found = self._result, float("-inf")
+            else:
+                found = self._result, self._at + self._kept_for
+            news, self._news = self._news, ""
+        self._tell(news)
+        return found
 
-    def _settle(self, run: Run, now: float, *, late: bool) -> None:
+    def latest(self, oldest: float) -> Result | None:
+        """Return the result at hand, unless it is older than some seconds."""
+        with self._lock:
+            if self._result is None or self.clock() - self._at > oldest:
+                return None
+            return self._result
+
+    def _settle(self, run: Run, now: float) -> None:
         """Take in what a run has found, or that it has found nothing in time."""
-        if run is not self._run:
-            return
         ended = run.ended.is_set()
         if ended:
             self._run = None
-        if ended and run.ended_at <= run.deadline:
-            self._result, self._at = run.result, run.ended_at
-        elif ended or late:
+            if run.result is not None and run.ended_at <= run.deadline:
+                self._take(run.result, run.ended_at)
+                return
+        if now < run.deadline and not ended:
+            return
+        if not run.overdue or not ended and now >= self._at + self._kept_for:
+            run.overdue = True
             text = f"no answer in {self.timeout:g} s"
-            self._result, self._at = Result(Status.FAIL, text), now
+            self._take(Result(Status.FAIL, text), now)
+
+    def _take(self, result: Result, at: float) -> None:
+        """Remember a result as ``fall`` and ``rise`` let it be seen."""
+        failed = result.status is Status.FAIL
+        if failed is not self._up:
+            self._against = 0
+        else:
+            self._against += 1
+            needed = self.fall if self._up else self.rise
+            if self._against < needed:
+                verb = "failed" if failed else "passed"
+                text = f"{verb} {self._against} of {needed} times"
+                text += f": {result.output}" if result.output else ""
+                status = Status.WARN if self._up else Status.FAIL
+                result = replace(result, status=status, output=text)
+            else:
+                self._up, self._against = not self._up, 0
+        turned = self._result is None or (self._result.status is Status.FAIL) != (
+            result.status is Status.FAIL
+        )
+        if turned and (failed or self._result is not None):
+            self._news = f"fails: {result.output}" if failed else "passes again"
+        well = result.status is not Status.FAIL and not self._against
+        self._kept_for = self.ttl if well else self.fail_ttl
+        self._result, self._at = replace(result, at=self.now()), at
+
+    def _tell(self, news: str) -> None:
+        """Log that the check has turned, without the lock: a log may be slow."""
+        if news:
+            log.warning("check %s %s", self.name, news, extra={"check": self.name})
 
 
 class Health:
-    """Know what a service is, which checks it has and whether it is draining."""
+    """Know what a service is, which checks it has and whether it is draining.
+
+    ``token`` opens what strangers are not told: details, and with ``access="token"``
+    also the metrics. The token that gunicorn's skin leaves in the runtime folder opens
+    them too. ``starting=True`` says that the service is not ready before ``started()``.
+    """
 
     def __init__(
         self,
@@ -163,31 +262,67 @@ class Health:
         artefact: str = "",
         commit: str = "",
         runtime_dir: Path | str | None = None,
+        token: str | None = None,
+        access: Literal["open", "token"] = "open",
+        starting: bool = False,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
+        if access not in ("open", "token"):
+            raise ValueError(f'access {access!r} is neither "open" nor "token"')
+        if token and not tokens.GOOD.fullmatch(token):
+            raise ValueError(f"the token for health and metrics needs {tokens.WANTED}")
         self.service, self.version, self.release = service, version, release
         self.artefact, self.commit = artefact, commit
         self.runtime_dir = Path(runtime_dir) if runtime_dir else None
+        self.access, self.starting = access, starting
         self.clock, self.now = clock, now
         self.started_at = now()
         self.checks: dict[str, Check] = {}
+        self._token = token or ""
+        self._kept: dict[tuple[str | None, bool], tuple[Report, float]] = {}
 
     def check(
         self,
         name: str,
-        fn: CheckFn,
+        fn: CheckFn | None = None,
         *,
         timeout: float = 1.0,
         ttl: float = 5.0,
         fail_ttl: float = 1.0,
         critical: bool = True,
+        fall: int = 2,
+        rise: int = 1,
         groups: Collection[str] = ("ready",),
-    ) -> None:
-        """Add a check. Seconds: wait ``timeout``, keep ``ttl``, a failure ``fail_ttl``.
+        kind: str = "component",
+    ) -> Any:
+        """Add a check. Seconds: wait ``timeout``, keep ``ttl`` or ``fail_ttl``.
 
         Only a ``critical`` check of the group "ready" takes a service out of traffic.
+        ``fall`` failures in a row turn it from good to bad, ``rise`` passes back; before
+        its first pass one failure is enough. ``kind`` is "component", "datastore" or
+        "system". Without ``fn`` it is a decorator. Returns the function.
+
+        Raises:
+            ValueError: a name that is taken or none, a kind or number not allowed.
         """
+        if fn is None:
+
+            def add(fn: CheckFn) -> CheckFn:
+                return self.check(
+                    name,
+                    fn,
+                    timeout=timeout,
+                    ttl=ttl,
+                    fail_ttl=fail_ttl,
+                    critical=critical,
+                    fall=fall,
+                    rise=rise,
+                    groups=groups,
+                    kind=kind,
+                )
+
+            return add
         if name in self.checks:
             raise ValueError(f"there is a check named {name!r} already")
         self.checks[name] = Check(
@@ -197,20 +332,73 @@ class Health:
             ttl=ttl,
             fail_ttl=fail_ttl,
             critical=critical,
+            fall=fall,
+            rise=rise,
             groups=groups,
+            kind=kind,
             clock=self.clock,
+            now=self.now,
         )
+        self._kept.clear()
+        return fn
 
-    def report(self, group: str | None = None, *, critical: bool = False) -> Report:
-        """Return the results of a group, or of all; at most the longest timeout."""
+    def report(
+        self,
+        group: str | None = None,
+        *,
+        critical: bool = False,
+        exclude: Collection[str] = (),
+    ) -> Report:
+        """Return the results of a group, or of all; at most the longest timeout.
+
+        As long as no result can change it is the same object.
+        """
+        if not exclude:
+            kept = self._kept.get((group, critical))
+            if kept is not None and self.clock() < kept[1]:
+                return kept[0]
         chosen = [
             check
             for check in self.checks.values()
             if (group is None or group in check.groups)
             and (check.critical or not critical)
+            and check.name not in exclude
         ]
         runs = [(check, check.begin()) for check in chosen]
-        return Report({check.name: check.end(run) for check, run in runs})
+        found = {check.name: check.end(run) for check, run in runs}
+        report = Report({name: result for name, (result, _) in found.items()})
+        if not exclude:
+            until = min((until for _, until in found.values()), default=float("inf"))
+            self._kept[group, critical] = report, until
+        return report
+
+    def latest(self, oldest: float = 300.0) -> Report:
+        """Return the results at hand that are not older than some seconds.
+
+        It runs nothing and waits for nothing; what was never asked is not in it.
+        """
+        found = {name: check.latest(oldest) for name, check in self.checks.items()}
+        return Report({name: result for name, result in found.items() if result})
+
+    def started(self) -> None:
+        """Say that what a start has to do is done: the service may get traffic."""
+        self.starting = False
+
+    def knows(self, authorization: str) -> bool:
+        """Tell whether the value of an Authorization header bears a token of ours."""
+        scheme, _, said = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return False
+        shown = said.strip().encode("utf-8", "replace")
+        ours = [self._token]
+        if self.runtime_dir is not None:
+            # Read each time: a master that starts beside this one writes another.
+            ours.append(tokens.read(self.runtime_dir))
+        return any([hmac.compare_digest(shown, t.encode()) for t in ours if t])
+
+    def opens_to(self, authorization: str) -> bool:
+        """Tell whether whoever sends this Authorization header may read metrics."""
+        return self.access == "open" or self.knows(authorization)
 
     @property
     def drain_file(self) -> Path | None:
