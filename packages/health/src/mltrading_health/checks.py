@@ -299,9 +299,9 @@ class Health:
         """Add a check. Seconds: wait ``timeout``, keep ``ttl`` or ``fail_ttl``.
 
         Only a ``critical`` check of the group "ready" takes a service out of traffic.
-        ``fall`` failures in a row turn it from good to bad, ``rise`` passes back; before
-        its first pass one failure is enough. ``kind`` is "component", "datastore" or
-        "system". Without ``fn`` it is a decorator. Returns the function.
+        ``fall`` failures in a row turn it from good to bad, ``rise`` passes back;
+        before its first pass one failure is enough. ``kind`` is "component",
+        "datastore" or "system". Without ``fn`` it is a decorator. Returns the function.
 
         Raises:
             ValueError: a name that is taken or none, a kind or number not allowed.
