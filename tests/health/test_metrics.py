@@ -1,13 +1,14 @@
 """Metrics have bounded labels and say what runs and how much memory it takes."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from mltrading_health import Health, Metrics
-from mltrading_health.metrics import BUCKETS
+from mltrading_health.metrics import BUCKETS, _began
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_routes_beyond_the_limit_are_other(metrics):
 def test_what_is_renamed_is_not_remembered(metrics):
     for number in range(100):
         metrics.answered(f"METHOD{number}", "/", "2xx", 0.1)
-    assert not metrics._children
-    assert 'http_requests_total{method="OTHER",route="/"' in render(metrics)
+    assert not metrics._answers
+    assert 'http_requests_total{method="other",route="/"' in render(metrics)
 
 
 def test_the_release_is_a_metric(metrics):
@@ -55,22 +56,68 @@ def test_the_memory_of_this_process_is_a_metric(metrics):
     assert float(line.split()[1]) > 1_000_000
 
 
-def test_memory_is_not_read_again_at_each_scrape():
-    times = iter([0.0, 14.0, 15.0])
-    metrics = Metrics(environ={}, clock=lambda: next(times))
-    calls = []
-    metrics.pids = lambda: calls.append(1) or {}
-    for expected in (1, 1, 2):
-        metrics.worker_memory()
-        assert len(calls) == expected
+def test_what_each_worker_uses_is_a_metric(metrics):
+    text = render(metrics)
+    assert float(re.search(r'worker_cpu_seconds_total{worker="0"} (\S+)', text)[1]) > 0
 
 
-def test_pids_are_read_from_the_files_of_the_slots(tmp_path):
-    metrics = Metrics(environ={})
-    metrics.folder = tmp_path
-    (tmp_path / "worker_0.pid").write_text("11\n")
-    (tmp_path / "worker_1.pid").write_text("")
-    assert metrics.pids() == {"0": 11}
+def test_memory_is_shown_next_to_its_limit(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 8 kB\nMemAvailable: 6 kB\n")
+    text = render(Metrics(environ={}, root=tmp_path))
+    assert "service_memory_used_bytes 2048.0" in text
+    assert "service_memory_limit_bytes 8192.0" in text
+
+
+def test_disks_are_shown_by_their_short_names(metrics, tmp_path):
+    metrics.disk("data", tmp_path)
+    metrics.disk("gone", tmp_path / "gone")
+    text = render(metrics)
+    free, size = (
+        float(re.search(rf'disk_{what}_bytes{{disk="data"}} (\S+)', text)[1])
+        for what in ("free", "size")
+    )
+    assert 0 < free <= size and 'disk="gone"' not in text
+
+
+def test_the_same_metric_is_had_twice_and_another_of_its_name_refused(metrics):
+    first = metrics.counter("orders", "Orders placed", {"side": ("buy", "sell")})
+    again = metrics.counter("orders", "Orders placed", {"side": ("buy", "sell")})
+    assert again is first
+    with pytest.raises(ValueError, match="'orders'"):
+        metrics.gauge("orders", "Orders waiting")
+
+
+def test_a_metric_without_labels_is_counted_directly(metrics):
+    metrics.counter("orders", "Orders placed").inc(2)
+    metrics.gauge("waiting", "Orders waiting", agg="max").set(3)
+    text = render(metrics)
+    assert "orders_total 2.0" in text and "\nwaiting 3.0" in text
+
+
+def test_when_a_series_began_is_not_told(metrics):
+    metrics.answered("GET", "/", "2xx", 0.1)
+    assert "_created" not in render(metrics)
+
+
+@pytest.mark.parametrize(
+    "accept, expected",
+    [
+        ("", "text/plain; version=0.0.4"),
+        ("text/plain;version=nonsense", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=x", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text"),
+    ],
+)
+def test_text_is_given_as_accepted(metrics, accept, expected):
+    assert metrics.render(Health("x"), accept)[1].startswith(expected)
+
+
+def test_the_period_is_that_since_the_first_worker_began(tmp_path):
+    assert _began(tmp_path, lambda: 100.0) == 100.0
+    assert _began(tmp_path, lambda: 130.0) == 100.0
+    (tmp_path / "began").write_text("")  # as it is for a moment
+    assert _began(tmp_path, lambda: 140.0) == 140.0
 
 
 SHARED = """

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
 
 from mltrading_health.checks import Result, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Hold the bytes of a disk: those this process may still use, and all."""
+
+    free: int
+    size: int
+
+
+def room(path: str | PathLike[str]) -> Room | None:
+    """Return the room on the disk below ``path``, None if it cannot be read."""
+    try:
+        total, _, free = shutil.disk_usage(path)
+    except OSError:
+        return None
+    return Room(free, total)
 
 
 def disk_check(

@@ -5,23 +5,33 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.metrics_core import Metric
 
 from mltrading_health import slot
 from mltrading_health.checks import Health
-from mltrading_health.memory import worker_memory
+from mltrading_health.disk import room
+from mltrading_health.families import Family, Names, Values
+from mltrading_health.memory import memory
+from mltrading_health.merge import merged
+from mltrading_health.snapshot import Snapshot, taken
+from mltrading_health.workers import Workers
 
 #: Seconds. Contains every latency threshold we alert on, and bounds beyond them: a
 #: quantile can never be above the last one.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 3.0, 5.0, 10.0, 30.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+STATUSES = frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"})
 OTHER = "<other>"
+#: How the values of several workers become one. There is no "min": a worker that has
+#: not set its value yet would say 0.
+MODES = {"sum": "livesum", "max": "livemax", "recent": "livemostrecent"}
 
 
 @functools.cache
@@ -34,7 +44,7 @@ def _slot_values() -> type:
 
 
 class Metrics:
-    """Hold the request metrics of a service.
+    """Hold the metrics of a service.
 
     With ``PROMETHEUS_MULTIPROC_DIR`` in the environment the numbers live in files which
     all workers share; without it, in this process. At most ``most_routes`` routes are
@@ -48,121 +58,228 @@ class Metrics:
         most_routes: int = 200,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        root: Path = Path("/"),
     ) -> None:
         folder = environ.get("PROMETHEUS_MULTIPROC_DIR")
         self.folder = Path(folder) if folder else None
         self.registry = CollectorRegistry()
-        self.most_routes = most_routes
-        self.clock = clock
+        self.now, self.root = now, root
+        self.workers = Workers(self.folder, root=root, clock=clock)
+        self._made: dict[str, tuple[object, Any]] = {}
+        self._disks: dict[str, str | os.PathLike[str]] = {}
+        self._began = _began(self.folder, now)
         if self.folder is not None:
             values.ValueClass = _slot_values()
-        self.requests = Counter(
+        routes = Names(most_routes, OTHER)
+        self.requests = self.counter(
             "http_requests",
             "Requests answered",
-            ["method", "route", "status"],
-            registry=self.registry,
+            {"method": METHODS, "route": routes, "status": STATUSES},
         )
-        self.seconds = Histogram(
+        self.seconds = self.histogram(
             "http_request_duration_seconds",
             "Time from the request to the end of its answer",
-            ["method", "route"],
+            {"method": METHODS, "route": routes},
             buckets=buckets,
-            registry=self.registry,
         )
-        self.in_progress = Gauge(
-            "http_requests_in_progress",
-            "Requests being answered now",
-            multiprocess_mode="livesum",
-            registry=self.registry,
+        self.in_progress = self.gauge(
+            "http_requests_in_progress", "Requests being answered now"
         )
-        self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
-        self._routes = {OTHER}
-        self._memory: dict[str, float] = {}
-        self._memory_at = float("-inf")
+        self._answers: dict[tuple[str, str, str], tuple[Any, Any]] = {}
+
+    def counter(
+        self, name: str, help: str, labels: Mapping[str, Values] | None = None
+    ) -> Any:
+        """Return prometheus-client's Counter, or the Family of them if it has labels.
+
+        The same arguments again give the same counter.
+
+        Raises:
+            ValueError: there is another metric of this name.
+        """
+        return self._make(Counter, name, help, labels or {})
+
+    def gauge(
+        self,
+        name: str,
+        help: str,
+        labels: Mapping[str, Values] | None = None,
+        *,
+        agg: Literal["sum", "max", "recent"] = "sum",
+    ) -> Any:
+        """Return a Gauge or the Family of them.
+
+        ``agg`` says what several workers' values are together; a worker that has ended
+        counts no more.
+        """
+        return self._make(Gauge, name, help, labels or {}, multiprocess_mode=MODES[agg])
+
+    def histogram(
+        self,
+        name: str,
+        help: str,
+        labels: Mapping[str, Values] | None = None,
+        *,
+        buckets: Sequence[float] = BUCKETS,
+    ) -> Any:
+        """Return a Histogram or the Family of them; the bounds in the metric's unit."""
+        return self._make(Histogram, name, help, labels or {}, buckets=tuple(buckets))
+
+    def _make(
+        self,
+        kind: type,
+        name: str,
+        help_text: str,
+        labels: Mapping[str, Values],
+        **more: Any,
+    ) -> Any:
+        asked = (kind, help_text, tuple(labels), tuple(more.items()))
+        if name in self._made:
+            known, metric = self._made[name]
+            if known != asked:
+                raise ValueError(f"there is another metric named {name!r} already")
+            return metric
+        metric = kind(name, help_text, list(labels), registry=self.registry, **more)
+        if labels:
+            metric = Family(metric.labels, labels)
+        self._made[name] = asked, metric
+        return metric
 
     def answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Count one answer; ``status`` is its class, like "2xx"."""
-        children = self._children.get((method, route, status))
+        children = self._answers.get((method, route, status))
         if children is None:
             children = self._adopt(method, route, status)
         children[0].inc()
         children[1].observe(seconds)
 
-    def _adopt(self, method: str, route: str, status: str) -> tuple[Counter, Histogram]:
-        """Return the series of new labels, within the bounds."""
-        key = (method, route, status)
-        method = method if method in METHODS else "OTHER"
-        if route not in self._routes:
-            if len(self._routes) > self.most_routes:
-                route = OTHER
-            self._routes.add(route)
+    def _adopt(self, method: str, route: str, status: str) -> tuple[Any, Any]:
+        """Return the series of an answer; keep them at hand if they bear its labels."""
         children = (
             self.requests.labels(method, route, status),
             self.seconds.labels(method, route),
         )
-        if key == (method, route, status):
-            # What was renamed is not remembered: there is no end to what it can be.
-            self._children[key] = children
+        if self.requests.knows(method, route, status):
+            self._answers[method, route, status] = children
         return children
+
+    def disk(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Show the room on the disk below ``path``, under a short name."""
+        self._disks[name] = path
 
     def render(self, health: Health, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics as text and its content type, as ``accept`` wants it."""
-        registry = self.registry
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encoder, content_type = choose_encoder("")
+        return encoder(_Scrape(self.families(health))), content_type
+
+    def snapshot(self, health: Health | None = None) -> Snapshot:
+        """Return all values, merged over workers."""
+        period = max(0.0, self.now() - self._began)
+        return taken(self.families(health), period)
+
+    def families(self, health: Health | None = None) -> Iterator[Metric]:
+        """Yield what was counted and what is read now; no check is run for it."""
         if self.folder is not None:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, str(self.folder))
-        encoder, content_type = choose_encoder(accept)
-        return encoder(Scrape(registry, self.facts(health))), content_type
+            yield from merged(self.folder)
+        else:
+            yield from map(_without_created, self.registry.collect())
+        if health is not None:
+            yield _release(health)
+        yield from self._resources()
 
-    def facts(self, health: Health) -> Iterator[GaugeMetricFamily]:
-        """Yield what is read when asked: the release and the memory of each worker."""
-        release = GaugeMetricFamily(
-            "release_info",
-            "What runs here",
-            labels=["service", "version", "release", "commit"],
+    def _resources(self) -> Iterator[Metric]:
+        """Yield memory, processors and disks."""
+        found = memory(self.root)
+        if found is not None:
+            yield GaugeMetricFamily(
+                "service_memory_used_bytes",
+                "Memory in use within the limit, without pages that can be given back",
+                value=found.used,
+            )
+            yield GaugeMetricFamily(
+                "service_memory_limit_bytes",
+                "The tightest limit on memory",
+                value=found.limit,
+            )
+        yield from _by(
+            GaugeMetricFamily,
+            "worker_memory_bytes",
+            "Proportional share of memory",
+            "worker",
+            self.workers.memory(),
         )
-        labels = [health.service, health.version, health.release, health.commit]
-        release.add_metric(labels, 1.0)
-        yield release
-        memory = GaugeMetricFamily(
-            "worker_memory_bytes", "Proportional share of memory", labels=["worker"]
+        yield from _by(
+            CounterMetricFamily,
+            "worker_cpu_seconds",
+            "Time on the processor of the process in this slot",
+            "worker",
+            self.workers.cpu(),
         )
-        for name, used in self.worker_memory().items():
-            memory.add_metric([name], used)
-        yield memory
-
-    def worker_memory(self, ttl: float = 15.0) -> dict[str, float]:
-        """Return bytes by slot; kept for a while, as reading them takes 10 ms each."""
-        now = self.clock()
-        if now - self._memory_at >= ttl:
-            pids = self.pids()
-            found = {name: worker_memory(pid) for name, pid in pids.items()}
-            self._memory = {name: used for name, used in found.items() if used}
-            self._memory_at = now
-        return self._memory
-
-    def pids(self) -> dict[str, int]:
-        """Return the pid in each slot; this process alone if there are no slots."""
-        if self.folder is None:
-            return {"0": os.getpid()}
-        found = {}
-        for path in sorted(self.folder.glob("worker_*.pid")):
-            try:
-                found[path.stem.removeprefix("worker_")] = int(path.read_text())
-            except (OSError, ValueError):
-                continue  # its worker is ending or starting
-        return found
+        asked = ((name, room(path)) for name, path in self._disks.items())
+        rooms = {name: found for name, found in asked if found is not None}
+        for name, text, field in (
+            ("disk_free_bytes", "Bytes that this service may still write", "free"),
+            ("disk_size_bytes", "Bytes in all", "size"),
+        ):
+            bytes_of = {disk: getattr(rooms[disk], field) for disk in rooms}
+            yield from _by(GaugeMetricFamily, name, text, "disk", bytes_of)
 
 
-class Scrape:
-    """Put what was counted and what is read now into one exposition."""
+def _began(folder: Path | None, now: Callable[[], float]) -> float:
+    """Return when the service began to count; the first worker that asks says it."""
+    if folder is None:
+        return now()
+    path = folder / "began"
+    try:
+        with path.open("x") as file:
+            file.write(f"{now()}\n")
+    except FileExistsError:
+        pass
+    try:
+        return float(path.read_text())
+    except ValueError:
+        return now()  # another worker is writing it, at this moment
 
-    def __init__(
-        self, registry: CollectorRegistry, facts: Iterator[GaugeMetricFamily]
-    ) -> None:
-        self.registry, self.facts = registry, facts
 
-    def collect(self) -> Iterator[object]:
-        """Yield all metric families."""
-        yield from self.registry.collect()
-        yield from self.facts
+def _release(health: Health) -> Metric:
+    labels = {
+        "service": health.service,
+        "version": health.version,
+        "release": health.release,
+        "commit": health.commit,
+    }
+    metric = GaugeMetricFamily("release_info", "What runs here", labels=list(labels))
+    metric.add_metric(list(labels.values()), 1.0)
+    return metric
+
+
+def _by(
+    family: Any, name: str, help_text: str, label: str, found: Mapping[str, float]
+) -> Iterator[Metric]:
+    metric = family(name, help_text, labels=[label])
+    for value, number in found.items():
+        metric.add_metric([value], number)
+    if found:
+        yield metric
+
+
+def _without_created(metric: Metric) -> Metric:
+    """Leave out when each series began, which the files of workers don't say either."""
+    created = f"{metric.name}_created"
+    metric.samples = [s for s in metric.samples if s.name != created]
+    return metric
+
+
+class _Scrape:
+    """Hand families to an encoder of prometheus-client."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self.families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all metric families."""
+        return self.families
