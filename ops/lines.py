@@ -56,7 +56,7 @@ class Entry:
 def stamp(text: str, east: float = 0.0) -> float | None:
     """Return the moment with which a line begins, None where it begins with none.
 
-    An object of JSON says it under "at", in seconds since the epoch.
+    An object of JSON says it under "at", in seconds since the epoch, or under "time".
     `east` is how many seconds the clock of a line that names no zone is ahead of UTC.
     """
     if text.startswith("{"):
@@ -86,10 +86,16 @@ def stamp(text: str, east: float = 0.0) -> float | None:
 
 def _at(text: str) -> float | None:
     try:
-        at = json.loads(text).get("at")
+        said = json.loads(text)
     except ValueError:
         return None
-    return float(at) if isinstance(at, (int, float)) else None
+    at, moment = said.get("at"), said.get("time")
+    if isinstance(at, (int, float)):
+        return float(at)
+    # Never a second object: that would be one within another, without end.
+    if isinstance(moment, str) and not moment.startswith("{"):
+        return stamp(moment)
+    return None
 
 
 def grouped(lines: Iterable[Line]) -> list[tuple[float | None, str]]:

@@ -1,12 +1,13 @@
-"""Probes answer before the app; what the app answers is signed and measured."""
+"""What the app answers is signed, named and measured; probes never reach it."""
 
-import json
+import re
 from datetime import datetime, timezone
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 
-from mltrading_health import Health, Metrics, Result, Status, wsgi
+from mltrading_health import Health, Metrics, wsgi
+from mltrading_health.logs import request_id
 
 
 @pytest.fixture
@@ -58,111 +59,13 @@ def value(metrics, name, **labels):
 def test_the_app_is_answered_through_and_signed(ask):
     answer = ask("/")
     assert answer["body"] == b"hello"
-    assert answer["headers"] == {"Content-Type": "text/plain", "X-Release": "r7"}
+    assert answer["headers"]["Content-Type"] == "text/plain"
+    assert answer["headers"]["X-Release"] == "r7"
 
 
 def test_without_a_release_there_is_no_signature(ask, health):
     health.release = ""
     assert "X-Release" not in ask("/")["headers"]
-
-
-def test_health_is_healthy_when_all_checks_pass(ask, health):
-    health.check("database", lambda: True)
-    health.check("disk_space", lambda: Result(Status.WARN))
-    answer = ask("/health")
-    assert answer["status"] == 200
-    assert json.loads(answer["body"]) == {
-        "status": "healthy",
-        "timestamp": "2026-01-02T03:04:05.000Z",
-        "version": "1.2.3",
-        "checks": {"database": True, "disk_space": True},
-    }
-
-
-def test_health_is_degraded_when_any_check_fails(ask, health):
-    health.check("external_apis", lambda: False, critical=False)
-    answer = ask("/health")
-    body = json.loads(answer["body"])
-    assert (answer["status"], body["status"]) == (503, "degraded")
-    assert body["checks"] == {"external_apis": False}
-
-
-def test_health_never_shows_what_an_error_says(ask, health):
-    health.check("database", lambda: int("password"))
-    assert b"password" not in ask("/health")["body"]
-
-
-def test_health_is_unhealthy_when_it_cannot_be_asked(ask, health, monkeypatch, caplog):
-    monkeypatch.setattr(health, "report", lambda: 1 / 0)
-    answer = ask("/health")
-    body = json.loads(answer["body"])
-    assert (answer["status"], body["status"]) == (500, "unhealthy")
-    assert body["error_id"] in caplog.text
-    assert b"division" not in answer["body"]
-
-
-def test_livez_runs_no_check(ask, health):
-    calls = []
-    health.check("c", lambda: calls.append(1))
-    assert (ask("/livez")["status"], calls) == (200, [])
-
-
-def test_readyz_asks_the_critical_checks_of_its_group_only(ask, health):
-    health.check("api", lambda: False, critical=False)
-    health.check("nightly", lambda: False, groups=())
-    assert ask("/readyz")["status"] == 200
-    health.check("database", lambda: False)
-    answer = ask("/readyz")
-    assert answer["status"] == 503
-    assert json.loads(answer["body"])["failed"] == ["database"]
-
-
-def test_readyz_says_no_while_draining(ask, health):
-    health.drain()
-    answer = ask("/readyz")
-    assert answer["status"] == 503
-    assert json.loads(answer["body"]) == {"status": "draining"}
-    assert ask("/livez")["status"] == 200
-
-
-def test_version_says_what_runs(ask):
-    assert json.loads(ask("/version")["body"]) == {
-        "service": "dashboard",
-        "version": "1.2.3",
-        "release": "r7",
-        "artefact": "sha256:aa",
-        "commit": "c0ffee",
-        "started_at": "2026-01-02T03:04:05.000Z",
-    }
-
-
-PROBES = ["/health", "/livez", "/readyz", "/version", "/metrics"]
-
-
-@pytest.mark.parametrize("path", PROBES)
-def test_a_probe_is_not_stored_and_signed(ask, path):
-    headers = ask(path)["headers"]
-    assert headers["Cache-Control"] == "no-store"
-    assert headers["X-Release"] == "r7"
-
-
-@pytest.mark.parametrize("path", PROBES)
-def test_head_gives_the_head_only(ask, path):
-    answer = ask(path, "HEAD")
-    assert (answer["status"], answer["body"]) == (200, b"")
-    assert int(answer["headers"]["Content-Length"]) > 0
-
-
-@pytest.mark.parametrize("path", PROBES)
-def test_other_methods_are_refused(ask, path):
-    answer = ask(path, "POST")
-    assert answer["status"] == 405
-    assert answer["headers"]["Allow"] == "GET, HEAD"
-
-
-@pytest.mark.parametrize("path", ["/health/", "/healthz", "/LIVEZ", ""])
-def test_other_paths_belong_to_the_app(ask, path):
-    assert ask(path)["body"] == b"hello"
 
 
 def test_probes_are_not_counted(ask, metrics):
@@ -249,13 +152,30 @@ def test_exception_information_reaches_the_server(health, metrics):
     environ = {}
     setup_testing_defaults(environ)
     wsgi(app, health, metrics)(environ, lambda *given: seen.append(given)).close()
-    assert seen == [("500 No", [("X-Release", "r7")], ("a", "b", "c"))]
+    assert [(given[0], given[2]) for given in seen] == [("500 No", ("a", "b", "c"))]
 
 
-def test_metrics_are_prometheus_text_unless_open_metrics_is_accepted(ask):
-    text = ask("/metrics", HTTP_ACCEPT="*/*")
-    assert text["headers"]["Content-Type"].startswith("text/plain; version=0.0.4")
-    accept = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;q=0.5"
-    opened = ask("/metrics", HTTP_ACCEPT=accept)
-    assert opened["headers"]["Content-Type"].startswith("application/openmetrics-text")
-    assert opened["body"].endswith(b"# EOF\n")
+def test_a_request_gets_an_id_which_the_app_and_the_asker_see(ask):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append((environ["mltrading.request_id"], request_id.get()))
+        return hello(environ, start_response)
+
+    name = ask("/", app=app)["headers"]["X-Request-Id"]
+    assert re.fullmatch("[0-9a-f]{16}", name) and seen == [(name, name)]
+    assert ask("/")["headers"]["X-Request-Id"] != name
+    assert request_id.get() == ""
+
+
+def test_an_id_that_is_sane_is_kept(ask):
+    answer = ask("/", HTTP_X_REQUEST_ID="01890b6e-7a5c:4/2=")
+    assert answer["headers"]["X-Request-Id"] == "01890b6e-7a5c:4/2="
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a\r\nSet-Cookie: x", "\x1b[2J", "x" * 129, "é", "a\n", '"']
+)
+def test_an_id_that_is_not_is_replaced(ask, name):
+    answer = ask("/", HTTP_X_REQUEST_ID=name)
+    assert re.fullmatch("[0-9a-f]{16}", answer["headers"]["X-Request-Id"])

@@ -23,6 +23,14 @@ _SHAPES = (
 )
 
 
+_SECRET = re.compile(rf"(?:.*[_-])?(?:{_NAMES})", re.IGNORECASE)
+
+
+def names_secret(name: str) -> bool:
+    """Tell whether a key like "db_password" says that its value is a secret."""
+    return _SECRET.fullmatch(name) is not None
+
+
 def redact(text: str) -> str:
     """Return a text with stars in place of what looks like a secret."""
     for shape, stays in _SHAPES:

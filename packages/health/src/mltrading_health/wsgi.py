@@ -6,97 +6,28 @@ prober and the answer.
 
 from __future__ import annotations
 
-import json
-import logging
-import secrets
+import os
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from mltrading_health.checks import Health, Status
+from mltrading_health.checks import Health
+from mltrading_health.logs import request_id
+from mltrading_health.probes import Answer, Environ, Probes
 
 if TYPE_CHECKING:
     from mltrading_health.metrics import Metrics
 
-log = logging.getLogger(__name__)
-
-Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
-Answer = tuple[str, str, bytes]  # status line, content type, body
 
-OK = "200 OK"
-UNAVAILABLE = "503 Service Unavailable"
 OTHER = "<other>"
+#: Where the id of a request is in the environ.
+REQUEST_ID = "mltrading.request_id"
 _CLASSES = {str(digit): f"{digit}xx" for digit in range(1, 6)}
-
-
-def _json(status: str, content: Mapping[str, Any]) -> Answer:
-    body = json.dumps(content, ensure_ascii=False).encode()
-    return status, "application/json", body + b"\n"
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def health_answer(health: Health) -> Answer:
-    """Say how the service is: 200 healthy, 503 degraded, 500 unhealthy.
-
-    Names and booleans only. A warning is still healthy; what went wrong is in the log,
-    under the error id if the question itself failed.
-    """
-    content = {"timestamp": _time(health.now()), "version": health.version}
-    try:
-        report = health.report()
-    except Exception:
-        # The last line of defence: a prober gets an answer whatever is broken.
-        error_id = secrets.token_hex(6)
-        log.exception("the health report failed, error id %s", error_id)
-        content.update(status="unhealthy", error="internal", error_id=error_id)
-        return _json("500 Internal Server Error", content)
-    good = report.status is not Status.FAIL
-    checks = {n: r.status is not Status.FAIL for n, r in report.checks.items()}
-    content.update(status="healthy" if good else "degraded", checks=checks)
-    return _json(OK if good else UNAVAILABLE, content)
-
-
-def live_answer() -> Answer:
-    """Say that this worker can answer; it asks nothing else."""
-    return OK, "text/plain; charset=utf-8", b"ok\n"
-
-
-def ready_answer(health: Health) -> Answer:
-    """Say whether this service should get traffic: the critical checks, and drain."""
-    if health.draining:
-        return _json(UNAVAILABLE, {"status": "draining"})
-    report = health.report("ready", critical=True)
-    failed = sorted(n for n, r in report.checks.items() if r.status is Status.FAIL)
-    if failed:
-        return _json(UNAVAILABLE, {"status": "not ready", "failed": failed})
-    return _json(OK, {"status": "ready"})
-
-
-def version_answer(health: Health) -> Answer:
-    """Say what runs here and since when."""
-    return _json(
-        OK,
-        {
-            "service": health.service,
-            "version": health.version,
-            "release": health.release,
-            "artefact": health.artefact,
-            "commit": health.commit,
-            "started_at": _time(health.started_at),
-        },
-    )
-
-
-def metrics_answer(health: Health, metrics: Metrics, accept: str) -> Answer:
-    """Give all metrics: Prometheus text, or OpenMetrics to those who accept it."""
-    body, content_type = metrics.render(health, accept)
-    return OK, content_type, body
+# Whatever else comes as an id is not written into a log.
+_SANE_ID = re.compile(r"[\w.:+/=-]{1,128}", re.ASCII)
 
 
 def wsgi(
@@ -109,50 +40,58 @@ def wsgi(
     """Return ``app`` with the probes before it and a measurement around it.
 
     ``route`` gives the label of a request. It is asked after the app has returned, so
-    the app may leave the label in the environ; None becomes "<other>".
+    the app may leave the label in the environ; None becomes "<other>". Each request has
+    an id, its own X-Request-Id if that is sane: it is sent back, and is in each line of
+    the log.
     """
-    probes: dict[str, Callable[[Environ], Answer]] = {
-        "/health": lambda environ: health_answer(health),
-        "/livez": lambda environ: live_answer(),
-        "/readyz": lambda environ: ready_answer(health),
-        "/version": lambda environ: version_answer(health),
-        "/metrics": lambda environ: metrics_answer(
-            health, metrics, environ.get("HTTP_ACCEPT", "")
-        ),
-    }
+    probes = Probes(health, metrics)
     signature = [("X-Release", health.release)] if health.release else []
+    common = [
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        *signature,
+    ]
     clock, in_progress = time.perf_counter, metrics.in_progress
+    find, sane = probes.at.get, _SANE_ID.fullmatch
 
     def probe(
-        answer: Callable[[Environ], Answer], environ: Environ, start: StartResponse
+        asked: Callable[[Environ], Answer], environ: Environ, start: StartResponse
     ) -> list[bytes]:
         method = environ["REQUEST_METHOD"]
-        extra = [("Cache-Control", "no-store"), *signature]
-        if method in ("GET", "HEAD"):
-            status, content_type, body = answer(environ)
+        if method == "GET" or method == "HEAD":
+            status, content_type, body, further = probes.answer(asked, environ)
         else:
             status, content_type = "405 Method Not Allowed", "text/plain"
-            body = b"GET or HEAD, please.\n"
-            extra.append(("Allow", "GET, HEAD"))
-        length = str(len(body))
+            body, further = b"GET or HEAD, please.\n", (("Allow", "GET, HEAD"),)
         start(
             status,
-            [("Content-Type", content_type), ("Content-Length", length), *extra],
+            [
+                ("Content-Type", content_type),
+                ("Content-Length", str(len(body))),
+                *further,
+                *common,
+            ],
         )
         return [] if method == "HEAD" else [body]
 
     def measured(environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        answer = probes.get(environ.get("PATH_INFO", ""))
-        if answer is not None:
-            return probe(answer, environ, start)
+        asked = find(environ.get("PATH_INFO", ""))
+        if asked is not None:
+            return probe(asked, environ, start)
         line = "500"
+        name = environ.get("HTTP_X_REQUEST_ID")
+        if name is None or not sane(name):
+            name = os.urandom(8).hex()
+        environ[REQUEST_ID] = name
+        request_id.set(name)
+        signed = [*signature, ("X-Request-Id", name)]
 
         def sign(
             status: str, headers: list[tuple[str, str]], *problem: Any
         ) -> Callable[[bytes], Any]:
             nonlocal line
             line = status
-            return start(status, [*headers, *signature], *problem)
+            return start(status, [*headers, *signed], *problem)
 
         def end() -> None:
             in_progress.dec()
@@ -162,6 +101,8 @@ def wsgi(
                 _CLASSES.get(line[:1], "other"),
                 clock() - began,
             )
+            # The next request in this thread has another one.
+            request_id.set("")
 
         began = clock()
         in_progress.inc()
