@@ -24,6 +24,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ CONSULTED = frozenset(("info", "page", "rejects", "runs", "schema"))
 BACKUPS = "{backups}"
 # In a release's folder: while it is there, /readyz answers 503 "draining".
 MARK = "run/drain"
+# Made anew at each start, readable by this user only (packages/health).
+KEY = "run/token"
 
 
 class Agent:
@@ -561,9 +564,19 @@ class Agent:
             mark.write_text("")
 
     def ask(self, number: int, requests: Iterable[Request]) -> list[Answer]:
-        """Ask a release on its own socket, past the front door."""
-        path = self._folder(number) / "app.sock"
-        return wire.ask_all(list(requests), unix=path)
+        """Ask a release on its own socket, past the front door.
+
+        With the key that it has laid into its runtime folder: whoever may read there is
+        told what strangers are not, such as its metrics.
+        """
+        folder = self._folder(number)
+        try:
+            key = (folder / KEY).read_text().strip()
+        except OSError:
+            key = ""  # it lays none there, or has not begun
+        own = {"Authorization": f"Bearer {key}"} if key else {}
+        asked = [replace(each, headers={**each.headers, **own}) for each in requests]
+        return wire.ask_all(asked, unix=folder / "app.sock")
 
     # The switch ------------------------------------------------------------------
 

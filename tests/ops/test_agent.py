@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from ops.command import Command
+from ops.command import Command, Request
 from ops.errors import Refused, StepFailed
 from ops.shell import Result
 from ops.targets.agent import Agent
@@ -244,3 +250,44 @@ def test_the_data_layer_hears_how_many_hosts_share_its_database(
     agent.migrate(1, "", 9.0, hosts=3)
     agent.data(1, ["backup", "x"], 9.0)
     assert heard == [("prepare", "3"), ("backup", None)]
+
+
+@pytest.mark.parametrize("laid", ["", "s3cret"])
+def test_a_release_is_asked_with_the_key_that_it_has_laid_out(
+    agent: Agent, laid: str
+) -> None:
+    staged(agent, 1)
+    folder = agent.releases / "v1"
+    if laid:
+        (folder / "run").mkdir()
+        (folder / "run" / "token").write_text(f"{laid}\n")
+    with echoing(folder / "app.sock"):
+        (answer,) = agent.ask(1, [Request("GET", "/metrics", headers={"Accept": "a"})])
+    heard = json.loads(answer.body)
+    assert heard["accept"] == "a"
+    assert heard.get("authorization") == (f"Bearer {laid}" if laid else None)
+
+
+@contextmanager
+def echoing(path: Path) -> Iterator[None]:
+    """Answer one request on a unix socket with the headers that came."""
+
+    class Echo(BaseHTTPRequestHandler):
+        def address_string(self) -> str:
+            return "unix"
+
+        def do_GET(self) -> None:
+            body = json.dumps({k.lower(): v for k, v in self.headers.items()}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with socketserver.UnixStreamServer(str(path), Echo) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        yield
+        thread.join()
