@@ -48,7 +48,7 @@ def variables(environment: Environment, environ: Mapping[str, str]) -> list[Chec
         found.append(Check(name, "ok" if there else "failed", said, mend))
     for name in environment.from_environment:
         whole = name + environment.suffix
-        if whole in needed:
+        if whole in needed or name in environment.common:
             continue
         default = "environments.toml has a default"
         without = default if name in environment.config else "the release does without"

@@ -122,6 +122,7 @@ class Environment:
     promotes_from: str = ""
     required: tuple[str, ...] = ()
     sticky: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
     suffix: str = ""
     fleet: Fleet | None = None
     kind: str = "development"
@@ -218,7 +219,8 @@ class Environment:
         """Return the release's configuration variables.
 
         A name in `from_environment` that the deployer's environment sets, with the
-        environment's suffix, becomes a Secret; "{data}" becomes its data folder.
+        environment's suffix, becomes a Secret; one in `common` without the suffix too.
+        "{data}" becomes its data folder.
 
         Raises:
             Usage: one or more that are required are not set; all are named.
@@ -230,6 +232,8 @@ class Environment:
             values[name] = value.replace("{data}", str(self.state / "data"))
         for name in self.from_environment:
             value = environ.get(name + self.suffix)
+            if not value and name in self.common:
+                value = environ.get(name)
             if value:
                 values[name] = Secret(value)
         values["ENVIRONMENT_KIND"] = self.kind
@@ -399,22 +403,24 @@ def _secrets(row: Mapping[str, Any], at: Any) -> dict[str, Any]:
     found = {
         "required": [],
         "sticky": [],
+        "common": [],
         "suffix": "",
         **_typed(row, "secrets", dict, "a table", at),
     }
-    known = ("from_environment", "required", "sticky", "suffix")
+    known = ("from_environment", "required", "sticky", "common", "suffix")
     _refuse_unknown(found, known, inside)
     taken = _words(found, "from_environment", inside)
-    sticky = _words(found, "sticky", inside)
-    if not {*sticky} <= {*taken}:
-        raise Usage(
-            f'the key "sticky" has the value {list(sticky)}',
-            where=inside("sticky"),
-            allowed=f"names in from_environment: {', '.join(taken)}",
-        )
+    some = {key: _words(found, key, inside) for key in ("sticky", "common")}
+    for key, names in some.items():
+        if not {*names} <= {*taken}:
+            raise Usage(
+                f'the key "{key}" has the value {list(names)}',
+                where=inside(key),
+                allowed=f"names in from_environment: {', '.join(taken)}",
+            )
     return {
         "from_environment": taken,
-        "sticky": sticky,
+        **some,
         "required": _words(found, "required", inside),
         "suffix": _typed(found, "suffix", str, "the end of a variable's name", inside),
     }

@@ -26,6 +26,11 @@ def test_defaults_are_for_this_machine():
         ("DATABASE_STATEMENT_TIMEOUT_MS", "0"),
         ("CACHE_TTL_SECONDS", "-1"),
         ("LOG_LEVEL", "loud"),
+        ("METRICS", "closed"),
+        ("HEALTH_TOKEN", "short"),
+        ("ALERTS", "loud"),
+        ("SLACK_WEBHOOK_URL", "hooks.slack.com/services/hush"),
+        ("SMTP_URL", "mail.example.org"),
         ("MLTRADING_RELEASE", "a b"),
         ("MLTRADING_COMMIT", "xyz"),
         ("WEB_WORKERS", "1.5"),
@@ -52,3 +57,20 @@ def test_the_password_is_in_no_message():
         Settings.from_environ({"DATABASE_URL": "mysql://user:hush@host/db"})
     assert "hush" not in str(error.value)
     assert "hush" not in repr(Settings.from_environ(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEALTH_TOKEN", "hush-0123456789abcdef"),
+        ("SLACK_WEBHOOK_URL", "https://hooks.example.org/hush"),
+        ("SMTP_URL", "smtp://user:hush@mail.example.org"),
+    ],
+)
+def test_a_secret_is_taken_and_never_shown(name, value):
+    settings = Settings.from_environ({**GOOD, name: value})
+    assert getattr(settings, name.lower()) == value
+    assert "hush" not in repr(settings)
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environ({**GOOD, name: f"hush {value}"})
+    assert "hush" not in str(error.value)

@@ -43,12 +43,16 @@ def where(request: pytest.FixtureRequest) -> str:
 def ask(where: str) -> Callable[..., Answer]:
     """Ask for a path; an answer with an error status is an answer too."""
 
-    def ask_(path: str, *, post: object = None, method: str = "") -> Answer:
+    def ask_(
+        path: str, *, post: object = None, method: str = "", token: str = ""
+    ) -> Answer:
         body = None if post is None else json.dumps(post).encode()
         request = urllib.request.Request(f"{where}{path}", data=body)
         request.method = method or ("GET" if post is None else "POST")
         if post is not None:
             request.add_header("Content-Type", "application/json")
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 return Answer(answer.status, _lower(answer), answer.read().decode())

@@ -33,6 +33,7 @@ def test_a_variable_with_a_default_need_not_be_set() -> None:
     assert {check.name: check.state for check in checks} == {
         "DATABASE_URL": "ok",
         "CACHE_URL": "ok",
+        "HEALTH_TOKEN": "ok",
     }
     assert "default" in checks[0].said
 

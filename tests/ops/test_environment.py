@@ -189,3 +189,13 @@ def test_balancers_are_none_until_their_variable_is_set() -> None:
     assert staging.balancers({}) == ()
     (one,) = staging.balancers({"MLTRADING_STAGING_BALANCERS": "deploy@lb1:2222"})
     assert (one.user, one.name) == ("deploy", "lb1:2222")
+
+
+def test_what_is_common_is_taken_without_the_suffix_too() -> None:
+    staging = environment.load("staging")
+    own = {"DATABASE_URL_STAGING": "postgresql://a", "DATABASE_URL": "postgresql://b"}
+    told = {**own, "SLACK_WEBHOOK_URL": "https://all", "SMTP_URL": "smtp://all"}
+    values = staging.resolved({**told, "SMTP_URL_STAGING": "smtp://own"})
+    assert values["DATABASE_URL"] == Secret("postgresql://a")
+    assert values["SLACK_WEBHOOK_URL"] == Secret("https://all")
+    assert values["SMTP_URL"] == Secret("smtp://own")

@@ -10,7 +10,12 @@ from urllib.parse import urlsplit
 
 SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
 CACHES = ("valkey", "valkeys", "redis", "rediss", "unix")
+METRICS = ("off", "token", "open")
+ALERTS = ("off", "evaluator", "prometheus")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+_VISIBLE = "16 to 256 visible ASCII characters, such as `openssl rand -hex 24` prints"
+_HOOK = "a URL that starts with https:// (http:// on loopback)"
+_MAIL = "a URL that starts with smtp:// or smtps://"
 TRUE = ("1", "true", "yes", "on")
 FALSE = ("0", "false", "no", "off")
 
@@ -28,8 +33,8 @@ class SettingsError(ValueError):
 class Settings:
     """The settings of one process.
 
-    The addresses of the database and the cache carry passwords, so they are left out of
-    the repr.
+    What holds a secret, as the addresses of the database and the cache do, is left out
+    of the repr.
     """
 
     environment: str
@@ -41,6 +46,13 @@ class Settings:
     cache_ttl_seconds: int = 300
     cache_url: str = field(default="", repr=False)
     log_level: str = "info"
+    # Who may read /metrics: nobody, whoever has the token, everybody.
+    metrics: str = "open"
+    health_token: str = field(default="", repr=False)
+    # Who judges the metrics: nobody here, one of our workers, a Prometheus.
+    alerts: str = "off"
+    slack_webhook_url: str = field(default="", repr=False)
+    smtp_url: str = field(default="", repr=False)
     release: str = "dev"
     artefact: str = ""
     commit: str = ""
@@ -72,6 +84,11 @@ class Settings:
             cache_ttl_seconds=read.number("CACHE_TTL_SECONDS", 300, 0, 86_400),
             cache_url=read.cache("CACHE_URL"),
             log_level=read.choice("LOG_LEVEL", "info", LOG_LEVELS),
+            metrics=read.choice("METRICS", "open", METRICS),
+            health_token=read.secret("HEALTH_TOKEN", r"[!-~]{16,256}", _VISIBLE),
+            alerts=read.choice("ALERTS", "off", ALERTS),
+            slack_webhook_url=read.secret("SLACK_WEBHOOK_URL", r"https?://\S+", _HOOK),
+            smtp_url=read.secret("SMTP_URL", r"smtps?://\S+", _MAIL),
             release=read.text("MLTRADING_RELEASE", "dev", r"[\w.:+-]{1,64}"),
             artefact=read.text("MLTRADING_ARTEFACT", "", r"[\w.:+-]{0,128}"),
             commit=read.text("MLTRADING_COMMIT", "", r"[0-9a-fA-F]{0,64}"),
@@ -95,6 +112,12 @@ class _Reader:
         value = self.environ.get(name, default).lower()
         if value not in allowed:
             raise SettingsError(name, self.environ[name], ", ".join(allowed))
+        return value
+
+    def secret(self, name: str, pattern: str, allowed: str) -> str:
+        value = self.environ.get(name, "")
+        if value and not re.fullmatch(pattern, value):
+            raise SettingsError(name, "…", allowed)
         return value
 
     def flag(self, name: str, default: bool) -> bool:
