@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 # A line is (moment, text): seconds since the epoch, None where it does not say when.
@@ -29,6 +30,8 @@ _COMBINED = re.compile(
     + _ZONE
 )
 _PASSWORD = re.compile(r"(://[^/?#:@\s]*):[^/?#@\s]+@")
+# What the line's place says already, or nobody reads.
+_KNOWN = ("service", "release", "pid")
 # A shorter value would blank out words that are no secret.
 _SHORTEST = 4
 
@@ -56,11 +59,16 @@ class Entry:
 def stamp(text: str, east: float = 0.0) -> float | None:
     """Return the moment with which a line begins, None where it begins with none.
 
-    An object of JSON says it under "at", in seconds since the epoch, or under "time".
+    An object of JSON says it under "at", in seconds since the epoch, or under "time",
+    as ISO 8601.
     `east` is how many seconds the clock of a line that names no zone is ahead of UTC.
     """
     if text.startswith("{"):
-        return _at(text)
+        said = _values(text)
+        at, iso = said.get("at"), said.get("time")
+        if isinstance(at, (int, float)):
+            return float(at)
+        return stamp(iso) if isinstance(iso, str) and iso[:1].isdigit() else None
     found = _STAMP.match(text) or _COMBINED.match(text)
     if not found:
         return None
@@ -84,18 +92,31 @@ def stamp(text: str, east: float = 0.0) -> float | None:
     return at.timestamp()
 
 
-def _at(text: str) -> float | None:
+def _values(text: str) -> dict[str, Any]:
     try:
-        said = json.loads(text)
+        found = json.loads(text)
     except ValueError:
-        return None
-    at, moment = said.get("at"), said.get("time")
-    if isinstance(at, (int, float)):
-        return float(at)
-    # Never a second object: that would be one within another, without end.
-    if isinstance(moment, str) and not moment.startswith("{"):
-        return stamp(moment)
-    return None
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def told(text: str) -> str:
+    """Return an entry as a person reads it: an object of JSON becomes a sentence.
+
+    An application writes objects that hold time, level, logger and message; "error"
+    and "trace" are what went wrong, and whatever else there is follows the message.
+    Other text stays.
+    """
+    first, cut, rest = text.partition("\n")
+    said = _values(first) if first.startswith("{") else {}
+    if not {"time", "level", "message"} <= {*said}:
+        return text
+    level = str(said.pop("level")).upper()
+    head = [said.pop("time"), level, said.pop("logger", ""), said.pop("message")]
+    error, trace = (said.pop(name, "") for name in ("error", "trace"))
+    more = [f"{name}={value}" for name, value in said.items() if name not in _KNOWN]
+    line = " ".join(str(word) for word in (*head, *more) if word != "")
+    return "\n".join(filter(None, (line, str(trace or error).strip("\n")))) + cut + rest
 
 
 def grouped(lines: Iterable[Line]) -> list[tuple[float | None, str]]:

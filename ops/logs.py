@@ -22,7 +22,7 @@ from typing import Any
 from ops import record, report
 from ops.delivery import load
 from ops.errors import OpsError, StepFailed, Usage
-from ops.lines import Entry, joined, merged
+from ops.lines import Entry, joined, merged, told
 from ops.release import parse_number
 from ops.targets import open_target
 from ops.targets.target import Target
@@ -167,9 +167,9 @@ def entries(
         if source == ACTS and not first:
             continue
         made = [
-            Entry("" if source == ACTS else host, source, at, told, seen)
+            Entry("" if source == ACTS else host, source, at, words, seen)
             for at, text in piece["lines"]
-            if (told := act(text) if source == ACTS else text)
+            if (words := act(text) if source == ACTS else text)
         ]
         found[source] = joined((), made) if source != ACTS else made
     return found
@@ -335,7 +335,7 @@ class Printer:
         if not self.wide and entry.source != ACTS:
             tone = _TONES[sum(map(ord, entry.source)) % len(_TONES)]
         shown = report.colour(prefix, tone or "dim", stream=sys.stdout)
-        lines = _CONTROL.sub("\ufffd", entry.text).split("\n")
+        lines = _CONTROL.sub("\ufffd", told(entry.text)).split("\n")
         return report.data("\n".join(f"{shown} {line}".rstrip() for line in lines))
 
     def listened(self) -> bool:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from ops.lines import Entry, chosen, grouped, hidden, joined, merged, redacted, stamp
+from ops.lines import (
+    Entry,
+    chosen,
+    grouped,
+    hidden,
+    joined,
+    merged,
+    redacted,
+    stamp,
+    told,
+)
 from ops.logs import HOLD, Tail
 
 
@@ -19,10 +29,10 @@ from ops.logs import HOLD, Tail
         ('{"at": 1772366401.5, "status": 200}', 1772366401.5),
         ('::1 - ann [01/Mar/2026:13:00:01 +0100] "GET /"', 1772366401.0),
         ('::1 - ann [01/Xxx/2026:13:00:01 +0100] "GET /"', None),
-        ('{"time": "2026-03-01T12:00:01.250Z", "message": "x"}', 1772366401.25),
-        ('{"time": "{", "message": "x"}', None),
-        ('{"time": 7}', None),
-        ('{"at": "soon"}', None),
+        ('{"time": "2026-03-01T12:00:01.250Z", "message": "said"}', 1772366401.25),
+        ('{"time": "soon"}', None),
+        ('{"time": "{}"}', None),
+        ("[1]", None),
         ("{not json", None),
         ("2026-13-01 12:00:01 said", None),
         ("Traceback (most recent call last):", None),
@@ -84,3 +94,23 @@ def test_values_and_passwords_are_hidden_and_short_words_are_not() -> None:
     assert values == {"line-one", "line-two", "p%40ss", "p@ss"}
     text = "line-two p@ss info http://a:b@c"
     assert redacted(text, values) == "*** *** info http://a:***@c"
+
+
+OBJECT = (
+    '{"time": "2026-03-01T12:00:01Z", "level": "error", "logger": "a", "message": "b", '
+    '"request_id": "r1", "release": "v7", "error": "boom", "trace": "Trace\\n  boom"}'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (OBJECT, "2026-03-01T12:00:01Z ERROR a b request_id=r1\nTrace\n  boom"),
+        (f"{OBJECT}\nmore", told(OBJECT) + "\nmore"),
+        ('{"at": 1.0, "status": 200}', '{"at": 1.0, "status": 200}'),
+        ("{not json", "{not json"),
+        ("plain", "plain"),
+    ],
+)
+def test_an_object_is_read_as_a_sentence(text: str, line: str) -> None:
+    assert told(text) == line
