@@ -265,12 +265,18 @@ class Store:
         dialect = self._access.address.dialect
         query = questions.latest(dialect, named=names is not None)
         asked = {} if names is None else {"names": self._access.listed(names)}
-        rows = self._access.read(lambda c: c.execute(query, asked).all())
+
+        def ask(c: sa.Connection) -> list[tuple]:
+            # As the driver gives them: SQLAlchemy's rows cost as much as asking.
+            return c.execute(query, asked).cursor.fetchall()
+
         # Here, not there: they mostly come in that order, and then sorting is nothing.
-        rows = sorted(rows, key=itemgetter(0))
+        rows = sorted(self._access.read(ask), key=itemgetter(0))
         # A column at a time: building a frame from rows costs more than asking.
         tickers, ts, *values, ratios = zip(*rows, strict=True) if rows else ((),) * 9
-        splits = [pair for pair in zip(tickers, ratios, strict=True) if pair[1]]
+        splits = []
+        if any(ratios):
+            splits = [pair for pair in zip(tickers, ratios, strict=True) if pair[1]]
         if len(splits) > 1:
             # Who was split twice between two bars is there twice.
             rows = list({row[0]: row for row in rows}.values())
