@@ -301,3 +301,22 @@ def test_a_million_minutes_are_taken_in_and_not_written_twice(store):
     assert carry() == ((0, 391), 0, 0)
     assert store.version("DEMO", interval="1m") == version
     assert len(store.candles("DEMO", interval="1m")) <= 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "silent"),
+    [
+        ("yahoo", {"A": "bars", "B": SourceError("none")}, []),
+        ("yahoo", {"A": SourceError("none"), "B": SourceError("none")}, ["yahoo"]),
+        ("tiingo", {"A": "bars", "B": SourceClosed("no key")}, ["tiingo"]),
+        ("scripted", {"A": SourceError("none")}, []),
+    ],
+)
+def test_a_provider_that_gave_nothing_when_last_asked_is_named(
+    store, bars, name, answers, silent
+):
+    said = {k: bars(3) if v == "bars" else v for k, v in answers.items()}
+    ingest(store, Scripted(said, name=name))
+    assert Ledger(store.access).silent() == silent
+    ingest(store, Scripted({"A": bars(4)}, name=name))
+    assert Ledger(store.access).silent() == []

@@ -18,6 +18,8 @@ from .changes import Changed
 from .tables import ingest_job, ingest_run, meta, reject, series, symbol
 
 RESUME_H = 24
+# The sources that are somebody's service on the network.
+PROVIDERS = ("tiingo", "yahoo")
 OPEN, DONE, STOPPED, REPLACED = "open", "done", "stopped", "replaced"
 
 
@@ -207,6 +209,31 @@ class Ledger:
             return list(found.values())
 
         return self._access.read(work)
+
+    def silent(self) -> list[str]:
+        """Return the providers that answered for no symbol when last asked, in order.
+
+        Providers are sources on the network. A run that goes on or was replaced says
+        nothing; one that was stopped says that its provider could not be asked.
+        """
+        ended = ingest_run.c.state.in_((DONE, STOPPED))
+        newest = (
+            sa.select(sa.func.max(ingest_run.c.id))
+            .where(ingest_run.c.source.in_(PROVIDERS), ended)
+            .group_by(ingest_run.c.source)
+        )
+        answered = (
+            sa.select(ingest_job.c.run_id)
+            .where(ingest_job.c.run_id == ingest_run.c.id, ingest_job.c.state == DONE)
+            .exists()
+        )
+        query = sa.select(ingest_run.c.source).where(
+            ingest_run.c.id.in_(newest),
+            ingest_run.c.symbols > 0,
+            (ingest_run.c.state == STOPPED) | ~answered,
+        )
+        rows = self._access.read(lambda c: c.execute(query).all())
+        return sorted(row.source for row in rows)
 
     def rejects(
         self,
