@@ -10,8 +10,11 @@ from werkzeug.test import Client
 from mltrading_dashboard import assets, security, telemetry
 from mltrading_dashboard.app import create_app, create_server, tell_connections
 from mltrading_dashboard.data import Data
+from mltrading_dashboard.health import create_health
 from mltrading_dashboard.settings import Settings
-from mltrading_marketdata import open_store
+from mltrading_health import Status
+from mltrading_marketdata import Unavailable, open_store
+from mltrading_marketdata.ledger import Ledger
 
 PAGE = "..app.children...title.data.."
 JSON = {"content-type": "application/json"}
@@ -286,6 +289,45 @@ def test_probes_answer_before_the_dashboard(store):
     assert client.get("/health").json["checks"]["database"] is True
     assert client.get("/", buffered=True).headers["X-Release"] == "r7"
     assert 'route="page overview"' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("metrics", "token", "sent", "status"),
+    [
+        ("open", "", "", 200),
+        ("token", "", "", 401),
+        ("token", "t" * 16, "", 401),
+        ("token", "t" * 16, "u" * 16, 401),
+        ("token", "t" * 16, "t" * 16, 200),
+    ],
+)
+def test_the_metrics_are_for_whoever_may_read_them(store, metrics, token, sent, status):
+    settings = Settings(
+        "prod", "sqlite:///not-opened.db", metrics=metrics, health_token=token
+    )
+    client = Client(create_server(settings, store))
+    headers = {"Authorization": f"Bearer {sent}"} if sent else {}
+    answer = client.get("/metrics", headers=headers)
+    assert answer.status_code == status
+    assert ("http_requests" in answer.text) == (status == 200)
+
+
+def test_a_provider_that_gave_nothing_is_told_and_takes_nobody_out(store, monkeypatch):
+    health = create_health(Settings("test", "sqlite:///not-opened.db"), store)
+    assert health.checks["external_apis"].fn().status == Status.PASS
+    monkeypatch.setattr(Ledger, "silent", lambda self: ["yahoo"])
+    found = health.checks["external_apis"].fn()
+    assert (found.status, found.output) == (Status.FAIL, "no bars came from yahoo")
+    assert "external_apis" not in health.report("ready", critical=True).checks
+
+
+def test_what_providers_did_is_unknown_without_a_database(store, monkeypatch):
+    def refuse(self):
+        raise Unavailable("gone")
+
+    monkeypatch.setattr(Ledger, "silent", refuse)
+    health = create_health(Settings("test", "sqlite:///not-opened.db"), store)
+    assert health.checks["external_apis"].fn().status == Status.WARN
 
 
 @pytest.fixture

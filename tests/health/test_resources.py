@@ -130,3 +130,11 @@ def test_a_disk_of_no_size_has_no_room():
 def test_a_real_disk_and_real_memory_have_an_answer(tmp_path):
     assert 0 <= disk_check(tmp_path)().value <= 100
     assert memory_check()().output
+
+
+def test_of_several_disks_the_fullest_counts():
+    rooms = {"a": (100, 50, 50), "b": (1000, 960, 40)}
+    found = disk_check("a", "b", usage=rooms.__getitem__)()
+    assert (found.status, found.value) == (Status.FAIL, 4.0)
+    with pytest.raises(ValueError, match="needs a path"):
+        disk_check()

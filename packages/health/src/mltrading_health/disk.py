@@ -28,17 +28,27 @@ def room(path: str | PathLike[str]) -> Room | None:
 
 
 def disk_check(
-    path: str | PathLike[str],
-    *,
+    *paths: str | PathLike[str],
     warn: float = 0.10,
     fail: float = 0.05,
     usage: Callable[[str | PathLike[str]], tuple[int, int, int]] = shutil.disk_usage,
 ) -> Callable[[], Result]:
-    """Return a check of the free share of the disk below ``path``, 0 to 1."""
+    """Return a check of the free share of the disk below a path, 0 to 1.
+
+    Of several paths the one with the least counts.
+
+    Raises:
+        ValueError: no path is named.
+    """
+    if not paths:
+        raise ValueError("disk_check needs a path")
+
+    def free_share(path: str | PathLike[str]) -> float:
+        total, _, free = usage(path)
+        return free / total if total else 0.0
 
     def check() -> Result:
-        total, _, free = usage(path)
-        share = free / total if total else 0.0
+        share = min(map(free_share, paths))
         bad = Status.FAIL if share < fail else Status.WARN
         status = Status.PASS if share >= warn else bad
         return Result(status, f"{share:.1%} free", round(100 * share, 1), "percent")

@@ -13,7 +13,6 @@ import flask
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html, set_props
 
 from mltrading_dashboard import (
-    __version__,
     assets,
     notices,
     routes,
@@ -21,9 +20,10 @@ from mltrading_dashboard import (
     telemetry,
 )
 from mltrading_dashboard.data import Data
+from mltrading_dashboard.health import create_health, disks
 from mltrading_dashboard.settings import Settings
 from mltrading_dashboard.state import THEMES, parse
-from mltrading_health import Health, disk_check, memory_check, wsgi
+from mltrading_health import wsgi
 from mltrading_marketdata import Hooks, Limits, StoreError, budget, open_store
 from mltrading_marketdata.url import parse as parse_url
 
@@ -144,6 +144,8 @@ def create_server(settings: Settings, store=None):
     store = store or _store(settings, telemetry.hooks(metrics.registry))
     app = create_app(settings, store)
     health = create_health(settings, store)
+    for name, folder in disks(settings).items():
+        metrics.disk(name, folder)
     return wsgi(app.server.wsgi_app, health, metrics, route=telemetry.route)
 
 
@@ -158,23 +160,6 @@ def _tell_sources(server: flask.Flask, data: Data) -> None:
             return {"sources": None, "last_bar": None}, 503
         last = said.last_bar.isoformat() if said.last_bar else None
         return {"sources": list(said.sources), "last_bar": last}, 200
-
-
-def create_health(settings: Settings, store) -> Health:
-    """Return what this service answers about itself."""
-    health = Health(
-        "dashboard",
-        version=__version__,
-        release=settings.release,
-        artefact=settings.artefact,
-        commit=settings.commit,
-        runtime_dir=settings.runtime_dir,
-    )
-    health.check("database", store.ping, timeout=2.0)
-    health.check("memory_usage", memory_check(), ttl=15.0, critical=False)
-    folder = settings.runtime_dir or "."
-    health.check("disk_space", disk_check(folder), ttl=30.0, critical=False)
-    return health
 
 
 def tell_connections(settings: Settings, log) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
 CACHES = ("valkey", "valkeys", "redis", "rediss", "unix")
-METRICS = ("off", "token", "open")
+METRICS = ("token", "open")
 ALERTS = ("off", "evaluator", "prometheus")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _VISIBLE = "16 to 256 visible ASCII characters, such as `openssl rand -hex 24` prints"
@@ -46,7 +46,7 @@ class Settings:
     cache_ttl_seconds: int = 300
     cache_url: str = field(default="", repr=False)
     log_level: str = "info"
-    # Who may read /metrics: nobody, whoever has the token, everybody.
+    # Who may read /metrics: whoever has the token, or everybody.
     metrics: str = "open"
     health_token: str = field(default="", repr=False)
     # Who judges the metrics: nobody here, one of our workers, a Prometheus.
