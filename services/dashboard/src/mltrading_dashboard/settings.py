@@ -60,6 +60,14 @@ class Settings:
     workers: int = 2
     threads: int = 4
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Return what no log may hold."""
+        urls = (self.database_url, self.cache_url, self.smtp_url)
+        passwords = (urlsplit(url).password or "" for url in urls)
+        found = (self.health_token, self.slack_webhook_url, self.smtp_url, *passwords)
+        return tuple(filter(None, found))
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         """Read and check every variable.

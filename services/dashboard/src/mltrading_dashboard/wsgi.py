@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 
 from mltrading_dashboard.app import create_server
 from mltrading_dashboard.settings import Settings
+from mltrading_health import logs
 
 settings = Settings.from_environ(os.environ)
-# UTC, so that the lines of hosts in several time zones can be put in order.
-lines = logging.Formatter(
-    "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"
+logs.configure(
+    settings.log_level,
+    settings.release,
+    service="dashboard",
+    secrets=settings.secrets,
 )
-lines.converter = time.gmtime
-written = logging.StreamHandler()
-written.setFormatter(lines)
-logging.basicConfig(level=settings.log_level.upper(), handlers=[written])
 server = create_server(settings)
