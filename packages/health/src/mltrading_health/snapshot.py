@@ -27,13 +27,13 @@ class Snapshot:
     samples: Mapping[str, Mapping[Series, float]]
     period: float = 0.0
 
-    def total(self, name: str, **match: str) -> float:
+    def total(self, sample: str, /, **match: str) -> float:
         """Return the sum of a sample over all series that have these labels."""
         asked = match.items()
-        series = self.samples.get(name, {})
+        series = self.samples.get(sample, {})
         return sum(value for labels, value in series.items() if asked <= labels)
 
-    def quantile(self, name: str, share: float, **match: str) -> float | None:
+    def quantile(self, histogram: str, share: float, /, **match: str) -> float | None:
         """Return what ``share`` (0 to 1) of the observations of a histogram stay below.
 
         Interpolated within a bucket as Prometheus does it; never above the last finite
@@ -41,7 +41,7 @@ class Snapshot:
         """
         counts: dict[float, float] = {}
         asked = match.items()
-        for labels, value in self.samples.get(f"{name}_bucket", {}).items():
+        for labels, value in self.samples.get(f"{histogram}_bucket", {}).items():
             if asked <= labels:
                 bound = float(dict(labels)["le"])
                 counts[bound] = counts.get(bound, 0.0) + value
