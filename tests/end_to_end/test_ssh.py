@@ -203,6 +203,34 @@ def test_bars_of_this_machine_reach_the_fleet_s_database_and_come_back(
         assert not list((host.root / ROOT[1:] / "incoming").glob("*"))
 
 
+def test_the_fleet_s_database_is_backed_up_emptied_and_brought_back(
+    staging: Staging,
+) -> None:
+    env = ("--env", "staging")
+    count = ("psql", *env, "--command", "select count(*) from bars")
+
+    def bars() -> int:
+        ended = staging.inv(*count)
+        assert ended.returncode == 0, ended.stderr
+        return int(next(w for w in ended.stdout.split() if w.isdigit()))
+
+    before = bars()
+    made = staging.inv("db-backup", *env, "--json")
+    assert made.returncode == 0, made.stderr
+    said = json.loads(made.stdout)
+    assert said["proved"] and before > 10_000
+    assert staging.inv("db-reset", *env).returncode == 1
+    assert bars() == before
+    ended = staging.inv(
+        "exec", *env, "--command", "python -m mltrading_marketdata reset"
+    )
+    assert ended.returncode == 0 and bars() == 0, ended.stderr
+    ended = staging.inv("db-restore", *env, "--backup", said["name"], "--yes")
+    assert ended.returncode == 0, ended.stderr
+    assert bars() == before
+    assert CANARY not in made.stdout + made.stderr + ended.stdout + ended.stderr
+
+
 def test_an_approval_for_prod_says_what_the_hosts_of_staging_say(
     staging: Staging,
 ) -> None:
