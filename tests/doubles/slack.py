@@ -66,13 +66,14 @@ def serving() -> Iterator[Slack]:
                 if isinstance(fault, int)
                 else slack.judge(self.path, self.headers["Content-Type"], body)
             )
+            if fault == "cut":
+                slack.messages.clear()
             self.send_response(status)
             if status in (301, 302, 307, 308):
                 self.send_header("Location", slack.url)
             self.send_header("Content-Length", str(len(said)))
             self.end_headers()
             if fault == "cut":
-                slack.messages.clear()
                 self.close_connection = True
                 return
             self.wfile.write(said.encode())

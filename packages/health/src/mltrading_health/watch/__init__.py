@@ -1,0 +1,62 @@
+"""Alerts for a service that no Prometheus watches: the same rules, from the inside.
+
+One worker of all evaluates alerts.json every interval on what all of them have counted,
+and tells people by Slack and e-mail. Nothing of this package is imported by the rest.
+
+After the fork of a worker, with the service's Health and Metrics::
+
+    from mltrading_health import watch
+    watch.start(
+        lambda: metrics.snapshot(health).samples,
+        rules=Path("alerts.json"), environment="prod", service="dashboard",
+        folder=Path(os.environ["MLTRADING_RUNTIME_DIR"]),
+    )
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mltrading_health.watch.notify import Channel, Mail, Slack
+from mltrading_health.watch.rules import RulesError, load
+from mltrading_health.watch.series import Samples
+from mltrading_health.watch.watcher import Watcher
+
+__all__ = ["RulesError", "Watcher", "start"]
+
+
+def start(
+    snapshot: Callable[[], Samples],
+    *,
+    rules: Path,
+    environment: str,
+    service: str,
+    folder: Path,
+    labels: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Watcher:
+    """Begin to watch in a daemon thread of this process; call it once after a fork.
+
+    ``labels`` tell apart what has the same name, like ``{"host": "web-1"}``. Addresses
+    come from ``environ``: SLACK_WEBHOOK_URL_<suffix> or SLACK_WEBHOOK_URL, SMTP_URL,
+    MAIL_FROM, and the MAIL_TO_… that the rules name. Without any of them alerts are
+    only logged.
+
+    Raises:
+        RulesError: the rules can't be used, or know no such environment.
+        ValueError: an address is of the wrong kind; the message does not repeat it.
+        OSError: the rules can't be read.
+    """
+    alerts = load(rules)
+    where = alerts.environment(environment).with_people(environ)
+    channels: list[Channel] = []
+    if webhook := where.webhook(environ):
+        channels.append(Slack(webhook, where))
+    if server := environ.get("SMTP_URL"):
+        channels.append(Mail(server, where))
+    every = {"env": environment, "service": service, **(labels or {})}
+    watcher = Watcher(alerts, snapshot, channels, folder, every)
+    watcher.start()
+    return watcher
