@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from mltrading_health import gunicorn, slot
+from mltrading_health import gunicorn, slot, tokens
 
 
 @pytest.fixture
@@ -79,6 +80,39 @@ def test_a_reload_keeps_the_files(tmp_path):
     kept.touch()
     gunicorn.prepare(environ)
     assert kept.exists()
+
+
+def test_a_master_leaves_a_token_and_a_reload_keeps_it(tmp_path):
+    environ = {gunicorn.RUNTIME: str(tmp_path)}
+    gunicorn.prepare(environ)
+    first = tokens.read(tmp_path)
+    assert oct((tmp_path / "token").stat().st_mode & 0o777) == "0o600"
+    gunicorn.prepare(environ)
+    assert tokens.read(tmp_path) == first
+    # Another master, of USR2 or a restart, begins with what this one has left.
+    environ[gunicorn.OWNER] = "999999999 "
+    gunicorn.prepare(environ)
+    assert tokens.read(tmp_path) not in ("", first)
+    assert first not in environ.values()
+
+
+def test_a_folder_that_was_made_stays_while_another_master_uses_it(monkeypatch):
+    environ = {}
+    gunicorn.prepare(environ)
+    for name, text in environ.items():
+        monkeypatch.setenv(name, text)
+    folder = Path(environ[gunicorn.RUNTIME])
+    other = folder / "metrics" / str(os.getppid())
+    other.mkdir()
+    gunicorn.on_exit(None)
+    assert other.exists() and not gunicorn.metrics_folder().exists()
+    other.rmdir()
+    # The master of an USR2 inherits that the folder is one to remove.
+    again = {**environ, gunicorn.OWNER: f"999999999 {folder}"}
+    gunicorn.prepare(again)
+    assert again[gunicorn.OWNER] == environ[gunicorn.OWNER]
+    gunicorn.on_exit(None)
+    assert not folder.exists()
 
 
 def test_a_runtime_folder_is_made_and_removed_if_none_is_given(monkeypatch):

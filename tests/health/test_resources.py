@@ -84,6 +84,85 @@ def test_an_absurd_limit_is_none(machine):
     assert memory(root).limit == 8192 * MIB
 
 
+def told(machine, **files):
+    """Return a machine without a cgroup's limit: our group 70 has workers 7 and 8."""
+    return machine(
+        proc__self__stat="7 (a) b) R 1 70 70 0\n",
+        proc__7__stat="7 (a) b) R 1 70 70 0\n",
+        proc__8__stat="8 (x) S 7 70 70 0\n",
+        proc__9__stat="9 (y) S 1 9 9 0\n",
+        proc__9__smaps_rollup="Pss: 99999999 kB\n",
+        **files,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "limit", "found"),
+    [
+        ({"DYNO_RAM": "1024"}, None, 1024 * MIB),
+        ({"DYNO_RAM": "1024"}, 2048 * MIB, 1024 * MIB),
+        ({}, 2048 * MIB, 2048 * MIB),
+        ({"DYNO_RAM": "much"}, 2048 * MIB, 2048 * MIB),
+    ],
+)
+def test_a_limit_that_is_only_told_counts_what_our_processes_have(
+    machine, environ, limit, found
+):
+    seen = memory(told(machine), limit=limit, environ=environ)
+    assert (seen.used, seen.limit) == (602 * MIB, found)
+
+
+def test_a_limit_that_is_enforced_comes_before_those_that_are_told(machine):
+    root = told(
+        machine,
+        proc__self__cgroup="0::/app\n",
+        **{
+            f"{V2}app__memory_dot_max": str(4096 * MIB),
+            f"{V2}app__memory_dot_current": str(MIB),
+        },
+    )
+    seen = memory(root, limit=512 * MIB, environ={"DYNO_RAM": "512"})
+    assert (seen.used, seen.limit) == (MIB, 4096 * MIB)
+
+
+def test_no_limit_is_more_than_the_host_has(machine):
+    seen = memory(told(machine), environ={"DYNO_RAM": "16384"})
+    assert seen.limit == 8192 * MIB
+
+
+def test_the_check_takes_a_limit_that_is_told(machine):
+    check = memory_check(root=told(machine), limit=640 * MIB, pid=lambda: 8)
+    assert check().status is Status.FAIL
+
+
+def test_a_container_of_cgroup_2_is_limited_at_the_root_of_its_view(machine):
+    # In a cgroup namespace the path is "/", and memory.max stands beside it.
+    root = machine(
+        proc__self__cgroup="0::/\n",
+        **{
+            f"{V2}memory_dot_max": str(512 * MIB),
+            f"{V2}memory_dot_current": str(300 * MIB),
+            f"{V2}memory_dot_stat": (
+                f"anon 1\nfile 2\ninactive_anon 7\ninactive_file {44 * MIB}\n"
+            ),
+        },
+    )
+    seen = memory(root, environ={})
+    assert (seen.used, seen.limit) == (256 * MIB, 512 * MIB)
+
+
+def test_a_group_that_is_gone_from_view_is_not_the_end(machine):
+    # The path of the host is seen, but not its folders: only the base is there.
+    root = machine(
+        proc__self__cgroup="0::/kubepods/pod1/c2\n",
+        **{
+            f"{V2}memory_dot_max": "max\n",
+            f"{V2}memory_dot_current": "1\n",
+        },
+    )
+    assert memory(root, environ={}).limit == 8192 * MIB
+
+
 def test_a_system_without_proc_has_no_answer(tmp_path):
     assert memory(tmp_path) is None
     assert worker_memory(1, tmp_path) is None

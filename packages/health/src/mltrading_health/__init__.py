@@ -5,6 +5,8 @@ is imported, and under gunicorn the configuration must have been read before tha
 """
 
 from mltrading_health.checks import Health, Report, Result, Status
+from mltrading_health.database import database_check
+from mltrading_health.dependency import http_check
 from mltrading_health.disk import disk_check
 from mltrading_health.memory import memory_check
 from mltrading_health.wsgi import wsgi
@@ -15,7 +17,9 @@ __all__ = [
     "Report",
     "Result",
     "Status",
+    "database_check",
     "disk_check",
+    "http_check",
     "memory_check",
     "wsgi",
 ]

@@ -17,7 +17,7 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from mltrading_health import slot
+from mltrading_health import slot, tokens
 
 RUNTIME = "MLTRADING_RUNTIME_DIR"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -39,14 +39,15 @@ def install(
 
 
 def prepare(environ: MutableMapping[str, str]) -> None:
-    """Make the runtime folder and this master's empty folder for metrics.
+    """Make the runtime folder, a token in it, and this master's folder for metrics.
 
-    Each master has its own: USR2 starts one while the old one still serves.
+    Each master has its own metrics: USR2 starts one while the old one still serves.
     """
     name, _, made = environ.get(OWNER, "").partition(" ")
     if name == str(os.getpid()):
         return
-    made = ""
+    if not made or made != environ.get(RUNTIME):
+        made = ""
     if not environ.get(RUNTIME):
         made = environ[RUNTIME] = tempfile.mkdtemp(prefix="mltrading-")
     folder = Path(environ[RUNTIME], "metrics")
@@ -56,6 +57,8 @@ def prepare(environ: MutableMapping[str, str]) -> None:
             shutil.rmtree(other, ignore_errors=True)
     mine = folder / str(os.getpid())
     mine.mkdir()
+    # Ours from now on; workers of another master read it anew and accept it too.
+    tokens.write(Path(environ[RUNTIME]))
     environ[METRICS] = str(mine)
     environ[OWNER] = f"{os.getpid()} {made}"
 
@@ -130,9 +133,10 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove this master's folder, and the runtime folder if it was made here."""
+    """Remove this master's folder, and a runtime folder of our making with the last."""
     name, _, made = os.environ.get(OWNER, "").partition(" ")
     if name == str(os.getpid()):
         shutil.rmtree(metrics_folder(), ignore_errors=True)
-        if made:
+        others = metrics_folder().parent.iterdir() if made else ()
+        if made and not any(alive(other.name) for other in others):
             shutil.rmtree(made, ignore_errors=True)

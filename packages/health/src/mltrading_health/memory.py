@@ -7,7 +7,7 @@ where ``proc`` and ``sys`` are found; tests give a folder of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +82,31 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
         yield base, *names
 
 
-def memory(root: Path = Path("/")) -> Memory | None:
-    """Return memory in use and the tightest limit, None where neither can be read."""
+def memory(
+    root: Path = Path("/"),
+    *,
+    limit: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Memory | None:
+    """Return memory in use and its limit in bytes, None where neither can be read.
+
+    The limit is the tightest of our cgroups; without one it is `DYNO_RAM` (MiB, as
+    Heroku's buildpack has it), without that ``limit``, and never more than the host
+    has. Under a limit that is only told, what our process group has is in use.
+    """
+    found = _enforced(root)
+    if found is None:
+        told = _mebibytes(environ.get("DYNO_RAM", "")) or limit
+        found = Memory(_group_memory(root), told) if told else None
+    total = _field(root / "proc/meminfo", "MemTotal:")
+    free = _field(root / "proc/meminfo", "MemAvailable:")
+    if total and free is not None and (found is None or total < found.limit):
+        return Memory(total - free, total)
+    return found
+
+
+def _enforced(root: Path) -> Memory | None:
+    """Return the tightest limit of our cgroups and what is in use below it."""
     tightest: Memory | None = None
     for group, limit_file, usage_file, inactive in _groups(root):
         limit, used = _number(group / limit_file), _number(group / usage_file)
@@ -92,11 +115,30 @@ def memory(root: Path = Path("/")) -> Memory | None:
         used -= _field(group / "memory.stat", inactive) or 0
         if tightest is None or limit < tightest.limit:
             tightest = Memory(max(0, used), limit)
-    total = _field(root / "proc/meminfo", "MemTotal:")
-    free = _field(root / "proc/meminfo", "MemAvailable:")
-    if total and free is not None and (tightest is None or total < tightest.limit):
-        return Memory(total - free, total)
     return tightest
+
+
+def _mebibytes(text: str) -> int | None:
+    return int(text) * MIB if text.isascii() and text.isdigit() else None
+
+
+def _group_memory(root: Path) -> int:
+    """Return what the processes of our group have together: gunicorn's, all of them."""
+    ours = _process_group(root / "proc/self/stat")
+    pids = [int(path.name) for path in (root / "proc").glob("[0-9]*")]
+    return sum(
+        worker_memory(pid, root) or 0
+        for pid in pids
+        if _process_group(root / "proc" / str(pid) / "stat") == ours
+    )
+
+
+def _process_group(path: Path) -> str:
+    try:
+        # The name of a program stands in brackets and may hold anything.
+        return path.read_text().rpartition(")")[2].split()[2]
+    except (OSError, IndexError):
+        return ""
 
 
 def worker_memory(pid: int | None = None, root: Path = Path("/")) -> int | None:
@@ -114,17 +156,20 @@ def memory_check(
     warn: float = 0.80,
     fail: float = 0.90,
     worker_limit: int = 512 * MIB,
+    limit: int | None = None,
     root: Path = Path("/"),
     pid: Callable[[], int] = os.getpid,
 ) -> Callable[[], Result]:
     """Return a check of memory: shares of the limit, and bytes for this worker.
 
     A worker beyond ``worker_limit`` is a warning: restarting it is somebody's decision,
-    taking the service out of traffic would only load its siblings.
+    taking the service out of traffic would only load its siblings. ``limit`` in bytes
+    is for machines that enforce none.
     """
 
     def check() -> Result:
-        found, mine = memory(root), worker_memory(pid(), root)
+        found = memory(root, limit=limit)
+        mine = worker_memory(pid(), root)
         if found is None or mine is None:
             return Result(Status.WARN, "memory cannot be read on this system")
         text = f"{found.share:.1%} of the limit, this worker {mine / MIB:.0f} MiB"

@@ -68,7 +68,7 @@ class Probes:
     def __init__(self, health: Health, metrics: Metrics) -> None:
         self.known, self.metrics = health, metrics
         # The last body in each form, with the report that it was written from.
-        self._bodies: dict[tuple[str, str, bool], tuple[Report, Any]] = {}
+        self._bodies: dict[tuple[str, str, bool], tuple[Report, tuple[str, Any]]] = {}
         named: dict[str, Callable[[Environ], Answer]] = {
             "/health": self.health,
             "/livez": self.live,
@@ -128,11 +128,11 @@ class Probes:
         form = _form(environ, _HEALTH, query)
         detailed = self._detailed(environ)
         report = self.known.report()
-        body = self._body("health", form, detailed, report)
+        status, body = self._body("health", form, detailed, report)
         if form == JSON:
             now = answers.moment(self.known.now()).encode()
             body = body[0] + now + body[1]
-        return answers.code(report), CONTENT_TYPES[form], body, _VARY
+        return status, CONTENT_TYPES[form], body, _VARY
 
     def ready(self, environ: Environ) -> Answer:
         """Say whether this service should get traffic: start, drain, critical checks.
@@ -152,8 +152,8 @@ class Probes:
             return UNAVAILABLE, CONTENT_TYPES[form], body, _VARY
         left_out = frozenset(query.get("exclude", ())) if query else frozenset()
         report = self.known.report("ready", critical=True, exclude=left_out)
-        body = self._body("ready", form, self._detailed(environ), report)
-        return answers.code(report), CONTENT_TYPES[form], body, _VARY
+        status, body = self._body("ready", form, self._detailed(environ), report)
+        return status, CONTENT_TYPES[form], body, _VARY
 
     def version(self, environ: Environ) -> Answer:
         """Say what runs here and since when."""
@@ -193,11 +193,14 @@ class Probes:
         authorization = environ.get("HTTP_AUTHORIZATION")
         return bool(authorization) and self.known.knows(authorization)
 
-    def _body(self, name: str, form: str, detailed: bool, report: Report) -> Any:
-        """Return a report in a form, written out once as long as it is the same."""
+    def _body(
+        self, name: str, form: str, detailed: bool, report: Report
+    ) -> tuple[str, Any]:
+        """Return status line and body, written out once for each report."""
         kept = self._bodies.get((name, form, detailed))
         if kept is None or kept[0] is not report:
-            kept = report, self._written(name, form, detailed, report)
+            body = self._written(name, form, detailed, report)
+            kept = report, (answers.code(report), body)
             self._bodies[name, form, detailed] = kept
         return kept[1]
 
