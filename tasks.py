@@ -497,6 +497,21 @@ def psql(c, env="local", command="", host=""):
     raise SystemExit(operate.psql(env, command, host=host))
 
 
+@verb(
+    help={
+        "env": "show who hears of this environment only",
+        "check": "write nothing; ask promtool and amtool, exit 1 if something differs",
+        "dry-run": "say what would be written and write nothing",
+        **_JSON,
+    }
+)
+def alerts(c, env="", check=False, dry_run=False, json=False):
+    """Make rules, routes and dashboards of ops/alerts.toml; show who hears of what."""
+    from ops.alerts import overview
+
+    overview.show(env, check=check, dry_run=dry_run, as_json=json)
+
+
 @verb(help={**_ENV, "port": "port of the front door, 0 picks a free one", **_DRY})
 def up(c, env="local", port=None, dry_run=False):
     """Start what should serve, after a reboot or `inv down`."""

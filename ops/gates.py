@@ -174,6 +174,18 @@ TABLE = (
         budget=10.0,
     ),
     Gate(
+        name="alerts",
+        argv=(),
+        inputs=(
+            *("ops/alerts.toml", "ops/alerts/*.py", "ops/monitoring/*"),
+            "packages/health/src/*.py",
+        ),
+        read_by=("judges", "shell"),
+        fix="inv alerts; then commit what it writes",
+        cost=2.0,
+        budget=10.0,
+    ),
+    Gate(
         name="docs",
         argv=(),
         inputs=("*.md", "tasks.py", "ops/menu.py"),
@@ -211,7 +223,19 @@ def circumstances(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> dict[st
     """Return what a gate reads beside the tree: variables, the day, a database."""
     values = {name: environ.get(name, "") for name in gate.environment}
     if gate.name == "lock":
-        values["uv"] = _program(environ)
+        from ops import toolchain
+
+        values["uv"] = _program(toolchain.program("uv", environ))
+    if gate.name == "alerts":
+        import shutil
+
+        from ops.alerts import generate, proving
+
+        made = (generate.NEUTRAL, f"{generate.FOLDER}/dashboard.json")
+        values |= {name: tree.digest(name) for name in made}
+        values |= {
+            name: _program(shutil.which(name) or name) for name in proving.PROGRAMS
+        }
     if gate.name == "docs":
         # A link may lead to any file, whatever it holds.
         names = "\n".join(tree.names).encode()
@@ -234,15 +258,13 @@ def circumstances(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> dict[st
     return values | {"day": time.strftime("%Y-%m-%d", now)}
 
 
-def _program(environ: Mapping[str, str]) -> str:
-    """Return what tells one uv from another without starting it.
+def _program(path: str) -> str:
+    """Return what tells one build of a program from another without starting it.
 
-    Its size and its first pages, which hold the build's own id.
+    Its size and its first pages, which hold the build's own id; "" where it is not.
     """
-    from ops import toolchain
-
     try:
-        with open(toolchain.program("uv", environ), "rb") as file:
+        with open(path, "rb") as file:
             head = file.read(65_536)
             return (
                 f"{os.fstat(file.fileno()).st_size} {hashlib.sha256(head).hexdigest()}"

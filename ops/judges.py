@@ -232,6 +232,31 @@ def _line(text: str, number: int) -> str:
     return lines[number].strip() if number < len(lines) else ""
 
 
+def _alerts(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> tuple[Verdict, bool]:
+    """Judge that rules, routes and dashboards are what alerts.toml asks for, and work.
+
+    Where promtool is not there only the first is judged, and said to be: a checkout is
+    deployed on a machine that was set up for nothing else. `inv test` needs it.
+    """
+    from ops.alerts import proving
+
+    if not (tree.root / "ops" / "alerts.toml").exists():
+        return Verdict(gate.name, "green"), True
+    absent = proving.missing()
+    try:
+        found = proving.differing(tree.root) if absent else proving.problems(tree.root)
+    except errors.Usage as error:
+        allowed = f" (allowed: {error.allowed})" if error.allowed else ""
+        found = [f"{error.where}: {error.what}{allowed}"]
+    if found:
+        text = "\n".join(found)
+        return Verdict(gate.name, "red", findings=text, fix=gate.fix), True
+    if absent:
+        text = f"rules and routes were not tested: {' and '.join(absent)} missing"
+        return Verdict(gate.name, "warned", findings=text, fix="inv setup"), True
+    return Verdict(gate.name, "green"), True
+
+
 def _docs(gate: Gate, tree: Tree, environ: Mapping[str, str]) -> tuple[Verdict, bool]:
     """Judge that pages link to what is there and name calls that the menu knows."""
     from ops import calls
@@ -295,6 +320,7 @@ WHOLE: Mapping[str, Whole] = {
     "lock": _lock,
     "migrations": _migrations,
     "sql": _sql,
+    "alerts": _alerts,
     "docs": _docs,
     "workflow": _workflow,
 }

@@ -86,9 +86,29 @@ PARTS = (
         "redis-server",
         "the cache that processes may share",
     ),
+    Part(
+        "prometheus",
+        ("promtool",),
+        "prometheus",
+        "tests of the alerts' rules, and inv monitor",
+    ),
+    Part(
+        "alertmanager",
+        ("amtool",),
+        "prometheus-alertmanager",
+        "tests of who is told of an alert, and inv monitor",
+    ),
 )
-# What Debian starts right after it is installed, and nothing here wants running.
-STARTED = ("postgresql", "nginx", "haproxy", "redis-server")
+# Packages whose servers Debian starts right after it has installed them. Nothing here
+# wants those running, and some of them listen on every address of the machine.
+STARTED = (
+    *("postgresql", "nginx", "haproxy", "redis-server"),
+    *("prometheus", "prometheus-alertmanager"),
+)
+
+
+# There where systemd is the first process of the machine.
+SYSTEMD = Path("/run/systemd/system")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +128,18 @@ def installation(packages: Sequence[str], prefix: Sequence[str]) -> list[Command
     apt = (*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
     install = (*apt, "install", "-y", "--no-install-recommends", *packages)
     return [Command((*apt, "update"), timeout=300), Command(install, timeout=1800)]
+
+
+def stopping(packages: Sequence[str], prefix: Sequence[str]) -> list[Command]:
+    """Return the commands that stop what these packages have started, for good.
+
+    None where nothing is started: there is no systemd, or no such package.
+    """
+    units = [name for name in packages if name in STARTED]
+    if not units or not SYSTEMD.is_dir():
+        return []
+    argv = (*prefix, "systemctl", "disable", "--now", *units)
+    return [Command(argv, timeout=60)]
 
 
 def rights() -> Rights:
@@ -175,21 +207,18 @@ def setup(
         report.say("every part is here")
     else:
         before = prefix(missing, may or rights())
-        plan = installation([part.package for part in missing], before)
+        packages = [part.package for part in missing]
+        plan = installation(packages, before)
+        after = stopping(packages, before)
         report.say("\nplan")
-        for command in plan:
+        for command in (*plan, *after):
             report.say(f"  {command}")
-        started = [part.name for part in missing if part.name in STARTED]
-        if started:
-            report.say(
-                "  Debian also starts servers of its own; the tests start theirs and\n"
-                f"  do not need them: systemctl disable --now {' '.join(started)}"
-            )
         unasked = yes or environ.get("CI") or not sys.stdin.isatty()
         if not dry_run:
             if not unasked and ask("install? [y/N] ").strip().lower() != "y":
                 raise errors.Refused("not installed", next="inv setup --yes")
             _install(plan)
+            _stop(after)
     hooks(root, dry_run=dry_run)
 
 
@@ -204,6 +233,14 @@ def _install(plan: Sequence[Command]) -> None:
             raise errors.StepFailed(
                 "the installation failed", where=str(command), detail=result.tail()
             )
+
+
+def _stop(commands: Sequence[Command]) -> None:
+    for command in commands:
+        result = run(command)
+        # What goes on running harms no test.
+        state = "ok" if result.ok else "warned"
+        report.step(state, "systemd", str(command), result.seconds)
 
 
 def hooks(root: Path, *, dry_run: bool = False) -> None:

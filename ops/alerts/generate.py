@@ -1,20 +1,23 @@
-"""`inv alerts`: what is made from alerts.toml, written or compared."""
+"""What is made from alerts.toml: texts, written to the checkout or compared with it."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ops.alerts import neutral
+from ops.alerts import alertmanager, grafana, neutral, prometheus
 from ops.alerts.bounds import HOMES, bounds
 from ops.alerts.rules import Rule, rules
+from ops.alerts.site import Site, committed
 from ops.alerts.thresholds import FILE, Alerts, load
 from ops.environment import ROOT
 from ops.errors import Usage
 
+#: What a Prometheus, an Alertmanager and a Grafana read.
+FOLDER = "ops/monitoring"
 #: What the dashboard watches itself by.
 NEUTRAL = "services/dashboard/src/mltrading_dashboard/alerts.json"
 
@@ -56,7 +59,21 @@ def files(root: Path = ROOT) -> dict[str, str]:
         Usage: alerts.toml is not allowed.
     """
     alerts, every = asked(root)
-    return {NEUTRAL: text(neutral.document(alerts, every))}
+    made = {NEUTRAL: text(neutral.document(alerts, every))}
+    for name, said in configurations(alerts, every, committed(alerts)).items():
+        made[f"{FOLDER}/{name}"] = said
+    return made
+
+
+def configurations(alerts: Alerts, every: Sequence[Rule], site: Site) -> dict[str, str]:
+    """Return what Prometheus, Alertmanager and Grafana read at a place, by file."""
+    documents = {
+        "prometheus.yml": prometheus.configuration(alerts, site),
+        **prometheus.rule_files(alerts, every, site.environments),
+        "alertmanager.yml": alertmanager.configuration(alerts, site),
+        "dashboard.json": grafana.dashboard(alerts),
+    }
+    return {name: text(document) for name, document in documents.items()}
 
 
 def text(document: Mapping[str, Any]) -> str:
@@ -65,16 +82,23 @@ def text(document: Mapping[str, Any]) -> str:
 
 
 def drift(root: Path = ROOT) -> list[str]:
-    """Return the paths whose file is not what alerts.toml asks for."""
-    return [path for path, said in files(root).items() if _there(root / path) != said]
+    """Return the paths whose file is not what alerts.toml asks for, or not at all."""
+    made = files(root)
+    wrong = [path for path, said in made.items() if _there(root / path) != said]
+    folder = root / FOLDER
+    there = folder.iterdir() if folder.is_dir() else ()
+    strange = {f"{FOLDER}/{path.name}" for path in there} - made.keys()
+    return [*wrong, *sorted(strange)]
 
 
 def write(root: Path = ROOT) -> list[str]:
-    """Write what differs; return its paths."""
-    changed = drift(root)
-    made = files(root)
+    """Write what differs and remove what nothing asks for; return the paths."""
+    changed, made = drift(root), files(root)
     for path in changed:
         place = root / path
+        if path not in made:
+            place.unlink()
+            continue
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = place.with_name(f".{place.name}-{os.getpid()}")
         scratch.write_text(made[path])

@@ -302,7 +302,9 @@ def _burning(alerts: Alerts) -> list[Rule]:
     found = []
     for promise in promises(alerts):
         for burn in alerts.burns:
-            words = f"{burn.rate:g} times as fast as it may"
+            words = f"burns {burn.rate:g} times as fast as it may"
+            if burn.rate == 1:
+                words = "is being used up"
             found.append(
                 Rule(
                     "ErrorBudgetBurn",
@@ -314,7 +316,7 @@ def _burning(alerts: Alerts) -> list[Rule]:
                     round(burn.rate * promise.budget, 9),
                     0.0,
                     "share",
-                    f"the error budget of {promise.name} burns {words}",
+                    f"the error budget of {promise.name} {words}",
                     "inv history --env {env}",
                 )
             )

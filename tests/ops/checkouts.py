@@ -51,6 +51,7 @@ FAULTS = {
         "    steps:\n      - run: make test\n",
         "ci.yml:2: not a call of the menu: make test",
     ),
+    "alerts": ("ops/alerts.toml", "[critical]\n", "alerts.toml: timing"),
     "migrations": (
         "packages/marketdata/src/mltrading_marketdata/migrations/versions/0002_less.py",
         "def upgrade():\n    op.drop_table('bar')\n",

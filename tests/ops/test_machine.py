@@ -48,6 +48,19 @@ def test_a_missing_part_is_installed_by_root(ran: list[str], tmp_path: Path) -> 
     ]
 
 
+def test_a_server_that_debian_starts_is_stopped_where_it_was_not_before(
+    ran: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Part("p", ("gadget-that-nobody-has",), "prometheus", "to show")
+    here = Part("redis", ("sh",), "redis-server", "to show")
+    monkeypatch.setattr(machine, "SYSTEMD", tmp_path)
+    setup(root=tmp_path, parts=(server, here, GONE), may=ROOT_USER)
+    assert ran[-1] == "systemctl disable --now prometheus"
+    monkeypatch.setattr(machine, "SYSTEMD", tmp_path / "none")
+    setup(root=tmp_path, parts=(server,), may=ROOT_USER)
+    assert ran[-1].endswith("recommends prometheus")
+
+
 def test_sudo_without_a_password_is_used() -> None:
     assert prefix((GONE,), Rights(apt=True, root=False, sudo=True)) == ("sudo", "-n")
 
