@@ -15,7 +15,7 @@ HOMES = {
         "BUCKETS",
     ),
     "function_duration_seconds": (
-        "packages/health/src/mltrading_health/metrics.py",
+        "packages/health/src/mltrading_health/timed.py",
         "BUCKETS",
     ),
 }
@@ -31,10 +31,26 @@ def bounds(source: str, constant: str) -> tuple[float, ...]:
         targets = getattr(node, "targets", [getattr(node, "target", None)])
         names = [target.id for target in targets if isinstance(target, ast.Name)]
         if constant in names:
-            value = ast.literal_eval(getattr(node, "value"))
-            found = tuple(float(number) for number in value)
+            found = _numbers(getattr(node, "value", None))
             finite = tuple(number for number in found if math.isfinite(number))
             if not finite or list(finite) != sorted(set(finite)):
                 raise ValueError(f"{constant} is no row of growing numbers")
             return finite
     raise ValueError(f"there is no constant {constant}")
+
+
+def _numbers(node: ast.AST | None) -> tuple[float, ...]:
+    """Return the numbers of a tuple or list, of rows that are unpacked in it too.
+
+    Raises:
+        ValueError: something else is in it.
+    """
+    if not isinstance(node, (ast.Tuple, ast.List)):
+        raise ValueError("it is no row of numbers")
+    found: list[float] = []
+    for each in node.elts:
+        if isinstance(each, ast.Starred):
+            found += _numbers(each.value)
+        else:
+            found.append(float(ast.literal_eval(each)))
+    return tuple(found)

@@ -154,14 +154,15 @@ def test_variables_name_other_people() -> None:
 
 
 def test_bounds_are_read_from_the_source_without_importing_it() -> None:
-    from mltrading_health import metrics
+    from mltrading_health import metrics, timed
 
     assert BOUNDS["http_request_duration_seconds"] == metrics.BUCKETS
+    assert BOUNDS["function_duration_seconds"] == timed.BUCKETS
     assert bounds.bounds("X: tuple[float, ...] = (0.5, 1, 2.5)", "X") == (0.5, 1, 2.5)
 
 
 @pytest.mark.parametrize(
-    "source", ["", "X = (2, 1)", "X = ()", "X = (1, 1)", "X = compute()"]
+    "source", ["", "X = (2, 1)", "X = ()", "X = (1, 1)", "X = (*Y,)", "X = compute()"]
 )
 def test_a_source_without_growing_bounds_is_no_home(source: str) -> None:
     with pytest.raises(ValueError):
