@@ -5,6 +5,7 @@ import pytest
 from werkzeug.test import Client
 
 from mltrading_health import Health, Metrics
+from mltrading_health.client import ClientTimings
 from mltrading_health.flask import CALLBACKS, UNKNOWN, by_callback, flask
 
 CALLBACK_MAP = {"price.figure": {}}
@@ -116,3 +117,9 @@ def test_a_label_that_fails_costs_its_name_and_not_the_answer(serve, metrics, ca
     assert answer.status_code == 200
     assert list(counted(metrics)) == [("<other>", "2xx")]
     assert "could not be labelled" in caplog.text
+
+
+def test_what_browsers_report_is_taken_before_the_server(serve, metrics):
+    client = serve(open=False, client=ClientTimings(metrics, ["charts"]))
+    report = {"page": "charts", "load_time": 500}
+    assert client.post("/metrics/client", json=report).status_code == 204

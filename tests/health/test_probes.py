@@ -1,5 +1,6 @@
 """Probes answer each asker in its own form, strangers with names and states only."""
 
+import io
 import json
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,6 +10,7 @@ import jsonschema
 import pytest
 
 from mltrading_health import Health, Metrics, Result, Status, tokens, wsgi
+from mltrading_health.client import ClientTimings
 
 TOKEN = "correct-horse-battery"
 BEARER = f"Bearer {TOKEN}"
@@ -31,14 +33,19 @@ def health(tmp_path):
 
 
 @pytest.fixture
-def ask(health):
-    metrics = Metrics(environ={})
+def metrics():
+    return Metrics(environ={})
+
+
+@pytest.fixture
+def ask(health, metrics):
 
     def hello(environ, start_response):
         start_response("200 OK", [])
         return [b"hello"]
 
-    app = wsgi(hello, health, metrics)
+    client = ClientTimings(metrics, ["charts"])
+    app = wsgi(hello, health, metrics, client=client)
 
     def ask(path, method="GET", **environ):
         answer = {}
@@ -458,3 +465,45 @@ def test_figures_are_those_of_the_snapshot(ask):
     ask("/")
     said = json.loads(ask("/metrics.json")["body"])
     assert (said["request_count"], said["error_rate"]) == (1, 0.0)
+
+
+# -- what browsers report --------------------------------------------------------------
+
+
+def post(ask, body, **environ):
+    return ask(
+        "/metrics/client",
+        "POST",
+        **{
+            "CONTENT_TYPE": "application/json",
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": io.BytesIO(body),
+            **environ,
+        },
+    )
+
+
+def test_a_report_of_a_browser_is_counted_and_answered_with_nothing(ask, metrics):
+    answer = post(ask, b'{"page": "charts", "load_time": 812}')
+    assert (answer["status"], answer["body"]) == (204, b"")
+    assert "Content-Length" not in answer["headers"]
+    assert metrics.snapshot().total("browser_page_load_seconds_sum") == 0.812
+
+
+def test_a_report_that_is_none_is_refused(ask):
+    assert post(ask, b"{")["status"] == 400
+    assert post(ask, b"{}", HTTP_SEC_FETCH_SITE="cross-site")["status"] == 403
+
+
+def test_reports_are_posted(ask):
+    answer = ask("/metrics/client")
+    assert (answer["status"], answer["headers"]["Allow"]) == (405, "POST")
+
+
+def test_without_a_receiver_reports_belong_to_the_app(health, metrics):
+    seen = []
+    app = wsgi(lambda environ, start: seen.append(1) or [b""], health, metrics)
+    environ = {"PATH_INFO": "/metrics/client", "REQUEST_METHOD": "POST"}
+    setup_testing_defaults(environ)
+    app(environ, lambda *_: None)
+    assert seen == [1]

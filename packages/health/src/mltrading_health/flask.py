@@ -16,6 +16,7 @@ from mltrading_health.checks import Health
 from mltrading_health.wsgi import wsgi
 
 if TYPE_CHECKING:
+    from mltrading_health.client import ClientTimings
     from mltrading_health.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -63,10 +64,16 @@ def by_callback(
 
 
 def flask(
-    server: Any, health: Health, metrics: Metrics, *, label: Label = by_rule
+    server: Any,
+    health: Health,
+    metrics: Metrics,
+    *,
+    label: Label = by_rule,
+    client: ClientTimings | None = None,
 ) -> None:
     """Put the probes before a flask.Flask and measure what it answers.
 
+    ``client`` takes what browsers post to /metrics/client.
     Call it last: what wraps ``server.wsgi_app`` later stands before the probes. A label
     that can't be found is "<other>"; the request is answered all the same.
     """
@@ -83,5 +90,9 @@ def flask(
         return response
 
     server.wsgi_app = wsgi(
-        server.wsgi_app, health, metrics, route=lambda environ: environ.get(_LABEL)
+        server.wsgi_app,
+        health,
+        metrics,
+        route=lambda environ: environ.get(_LABEL),
+        client=client,
     )

@@ -1,4 +1,4 @@
-"""Answer /health, /livez, /readyz, /startupz, /version and /metrics.
+"""Answer /health, /livez, /readyz, /startupz, /version, /metrics, /metrics/client.
 
 An answer is (status line, content type, body, further headers). Nothing here raises:
 what is broken is a 500 with an error id, and the log says under it what was raised.
@@ -26,6 +26,7 @@ from mltrading_health.answers import (
 from mltrading_health.checks import Health, Report, Status
 
 if TYPE_CHECKING:
+    from mltrading_health.client import ClientTimings
     from mltrading_health.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ Environ = dict[str, Any]
 Headers = tuple[tuple[str, str], ...]
 Answer = tuple[str, str, bytes, Headers]
 Query = Mapping[str, list[str]]
+#: The methods that it takes, and what answers.
+Probe = tuple[tuple[str, ...], Callable[[Environ], Answer]]
 
 PLAIN = CONTENT_TYPES[TEXT]
 OPENMETRICS = "application/openmetrics-text"
@@ -43,6 +46,7 @@ Offers = Mapping[str, str]
 _HEALTH: Offers = {"json": JSON, "health+json": DRAFT, "text": TEXT}
 _READY: Offers = {"json": JSON, "text": TEXT}
 _METRICS: Offers = {"text": TEXT, "openmetrics": OPENMETRICS, "json": JSON}
+_READ, _POST = ("GET", "HEAD"), ("POST",)
 _VARY = (("Vary", "Accept"),)
 _LIVE: Answer = (OK, PLAIN, b"ok\n", ())
 _STARTING: Answer = (UNAVAILABLE, PLAIN, b"starting\n", ())
@@ -61,11 +65,13 @@ class _Refused(Exception):
 class Probes:
     """Know which probe is at which path.
 
-    `at` holds them; a slash at the end of a path makes no difference, and a redirect
-    neither, as probers take one for a yes.
+    `at` holds them; a slash at the end of a path makes no difference. It is no redirect
+    either, as probers take one for a yes.
     """
 
-    def __init__(self, health: Health, metrics: Metrics) -> None:
+    def __init__(
+        self, health: Health, metrics: Metrics, client: ClientTimings | None = None
+    ) -> None:
         self.known, self.metrics = health, metrics
         # The last body in each form, with the report that it was written from.
         self._bodies: dict[tuple[str, str, bool], tuple[Report, tuple[str, Any]]] = {}
@@ -78,14 +84,23 @@ class Probes:
             "/metrics": self.counted,
             "/metrics.json": self.figures,
         }
-        self.at = {
-            path + end: probe for path, probe in named.items() for end in ("", "/")
+        self.at: dict[str, Probe] = {
+            path + end: (_READ, probe)
+            for path, probe in named.items()
+            for end in ("", "/")
         }
+        if client is not None:
+            self.at["/metrics/client"] = (_POST, lambda e: (*client.receive(e), ()))
 
-    def answer(self, probe: Callable[[Environ], Answer], environ: Environ) -> Answer:
+    def answer(self, probe: Probe, environ: Environ) -> Answer:
         """Return what a probe answers, whatever is broken."""
+        methods, asked = probe
+        if environ["REQUEST_METHOD"] not in methods:
+            allowed = ", ".join(methods)
+            body = f"{allowed}, please.\n".encode()
+            return "405 Method Not Allowed", PLAIN, body, (("Allow", allowed),)
         try:
-            return probe(environ)
+            return asked(environ)
         except _Refused as error:
             return "400 Bad Request", PLAIN, f"{error}\n".encode(), ()
         except Exception:

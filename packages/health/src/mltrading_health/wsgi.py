@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from mltrading_health.checks import Health
 from mltrading_health.logs import request_id
-from mltrading_health.probes import Answer, Environ, Probes
+from mltrading_health.probes import Environ, Probe, Probes
 
 if TYPE_CHECKING:
+    from mltrading_health.client import ClientTimings
     from mltrading_health.metrics import Metrics
 
 StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 OTHER = "<other>"
+NO_CONTENT = "204 No Content"
 #: Where the id of a request is in the environ.
 REQUEST_ID = "mltrading.request_id"
 _CLASSES = {str(digit): f"{digit}xx" for digit in range(1, 6)}
@@ -36,15 +38,16 @@ def wsgi(
     metrics: Metrics,
     *,
     route: Callable[[Environ], str | None] = lambda environ: None,
+    client: ClientTimings | None = None,
 ) -> WSGIApp:
     """Return ``app`` with the probes before it and a measurement around it.
 
     ``route`` gives the label of a request. It is asked after the app has returned, so
-    the app may leave the label in the environ; None becomes "<other>". Each request has
-    an id, its own X-Request-Id if that is sane: it is sent back, and is in each line of
-    the log.
+    the app may leave the label in the environ; None becomes "<other>". ``client`` takes
+    what browsers post to /metrics/client. Each request has an id, its own X-Request-Id
+    if that is sane: it is sent back, and is in each line of the log.
     """
-    probes = Probes(health, metrics)
+    probes = Probes(health, metrics, client)
     signature = [("X-Release", health.release)] if health.release else []
     common = [
         ("Cache-Control", "no-store"),
@@ -54,30 +57,19 @@ def wsgi(
     clock, in_progress = time.perf_counter, metrics.in_progress
     find, sane = probes.at.get, _SANE_ID.fullmatch
 
-    def probe(
-        asked: Callable[[Environ], Answer], environ: Environ, start: StartResponse
-    ) -> list[bytes]:
-        method = environ["REQUEST_METHOD"]
-        if method == "GET" or method == "HEAD":
-            status, content_type, body, further = probes.answer(asked, environ)
-        else:
-            status, content_type = "405 Method Not Allowed", "text/plain"
-            body, further = b"GET or HEAD, please.\n", (("Allow", "GET, HEAD"),)
-        start(
-            status,
-            [
-                ("Content-Type", content_type),
-                ("Content-Length", str(len(body))),
-                *further,
-                *common,
-            ],
-        )
-        return [] if method == "HEAD" else [body]
+    def answered(probe: Probe, environ: Environ, start: StartResponse) -> list[bytes]:
+        status, content_type, body, further = probes.answer(probe, environ)
+        headers = [*further, *common]
+        if status != NO_CONTENT:
+            headers.append(("Content-Type", content_type))
+            headers.append(("Content-Length", str(len(body))))
+        start(status, headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def measured(environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        asked = find(environ.get("PATH_INFO", ""))
-        if asked is not None:
-            return probe(asked, environ, start)
+        probe = find(environ.get("PATH_INFO", ""))
+        if probe is not None:
+            return answered(probe, environ, start)
         line = "500"
         name = environ.get("HTTP_X_REQUEST_ID")
         if name is None or not sane(name):
