@@ -1,7 +1,8 @@
 """The rules as the service itself reads them, where there is no Prometheus. Pure.
 
 Times are seconds, shares 0 to 1. A value of `match` or `unless` that ends with * stands
-for all that begin like it; {env} in a hint for the environment. Rules that are "only"
+for all that begin like it; `unless` may hold a list of values of a label. {env} in a
+hint stands for the environment. Rules that are "only"
 for Prometheus ask what a service can't know of itself.
 """
 
@@ -99,7 +100,10 @@ def _series(series: Series) -> dict[str, Any]:
     return {
         "metric": series.metric,
         "match": dict(series.match),
-        "unless": dict(series.unless),
+        "unless": {
+            name: said if isinstance(said, str) else list(said)
+            for name, said in series.unless.items()
+        },
     }
 
 

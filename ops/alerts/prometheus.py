@@ -247,10 +247,11 @@ def total(series: Series, window: float) -> str:
 def selector(series: Series) -> str:
     """Return what selects the samples of a series."""
     matchers = [
-        f"{name}{_matching(value, yes)}"
-        for said, yes in ((series.match, True), (series.unless, False))
-        for name, value in said.items()
+        f"{name}{_matching(value, True)}" for name, value in series.match.items()
     ]
+    for name, said in series.unless.items():
+        values = (said,) if isinstance(said, str) else said
+        matchers += [f"{name}{_matching(value, False)}" for value in values]
     return series.metric + (f"{{{', '.join(matchers)}}}" if matchers else "")
 
 

@@ -7,6 +7,7 @@ would fire, is refused here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,18 +19,23 @@ _SCRAPES = 4
 _P95 = 0.05
 # Nobody of ours asked for it: a forged output of a callback (see the dashboard).
 _STRANGERS = {"route": "<unknown callback>"}
+# Checks of what HighMemory and LowDisk measure: one fault is told once.
+_MEASURED = {"check": ("memory_usage", "disk_space")}
+# What a service keeps of its own past, to judge itself where there is no Prometheus.
+_LONGEST = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
     """Samples of one metric: with all labels of `match`, without any of `unless`.
 
-    A value that ends with * stands for all that begin like it.
+    A value that ends with * stands for all that begin like it; `unless` may name
+    several values of a label.
     """
 
     metric: str
     match: Mapping[str, str] = field(default_factory=dict)
-    unless: Mapping[str, str] = field(default_factory=dict)
+    unless: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +281,8 @@ def _limits(alerts: Alerts) -> list[Rule]:
             "the service says that it can't take requests", status,
         ),
         Rule(
-            "HealthFailing", "warning", Value(Series("health_check_status")),
+            "HealthFailing", "warning",
+            Value(Series("health_check_status", {}, _MEASURED)),
             ">", 1.0, warning.for_, "",
             "a check of the service fails", status,
         ),
@@ -356,7 +363,8 @@ def _refuse_silent(
 ) -> None:
     about = rule.about
     if isinstance(about, (Ratio, Slow, Mean)):
-        _refuse_window(about.window_s, alerts, f"[timing.{rule.severity}] window")
+        key = f"[timing.{rule.severity}] window"
+        _refuse_window(about.window_s, alerts, key, _LONGEST)
     if isinstance(about, Slow):
         key = f"[{rule.severity}] response_time_p95"
         if rule.alert == "ChartSlow":
@@ -414,8 +422,16 @@ def _refuse_burn(
     _refuse_window(about.short_s, alerts, f"{place} short")
 
 
-def _refuse_window(seconds: float, alerts: Alerts, key: str) -> None:
+def _refuse_window(
+    seconds: float, alerts: Alerts, key: str, most: float = math.inf
+) -> None:
     least = _SCRAPES * alerts.rhythm.scrape
+    if seconds > most:
+        raise _silent(
+            f"a window of {seconds:g} s is longer than what a service remembers",
+            key,
+            f"from {least:g} s to {most:g} s",
+        )
     if seconds < least:
         raise _silent(
             f"a window of {seconds:g} s holds fewer than {_SCRAPES} scrapes",

@@ -171,6 +171,17 @@ def test_what_is_committed_is_in_order() -> None:
             "2m",
             {"HealthFailing warning"},
         ),
+        # What HighMemory and LowDisk measure is not told a second time.
+        (
+            {'health_check_status{env="prod", check="memory_usage"}': "2x60"},
+            "2m",
+            set(),
+        ),
+        (
+            {'health_check_status{env="prod", check="disk_space"}': "2x60"},
+            "2m",
+            set(),
+        ),
         (
             {
                 'up{env="prod", service="dashboard", instance="a"}': "0x60",

@@ -118,6 +118,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_what_is_allowed(
         ('within = "3s"', 'within = "4s"', "[slo] latency_within", "no bound"),
         ('window = "2m"', 'window = "30s"', "[timing.critical] window", "4 scrapes"),
         ('scrape = "10s"', 'scrape = "1m"', "[timing.critical] window", "4 scrapes"),
+        ('window = "5m"', 'window = "11m"', "[timing.warning] window", "remembers"),
         ('"99.5%"', '"90%"', "[slo.burn 1] rate", "never fires"),
         ('short = "5m"', 'short = "2h"', "[slo.burn 1] short", "not shorter"),
         ('long = "3d"', 'long = "30d"', "[slo.burn 4] long", "whole period"),

@@ -150,6 +150,13 @@ def test_a_selector_takes_by_labels(selector, taken):
     assert selector.takes(series) is taken
 
 
+def test_several_values_of_a_label_can_be_left_out(rule_of):
+    of = rule_of(DISK, unless={"disk": ["data", "logs"], "env": "local"}).asks.of
+    assert of.unless == labels(env="local") | {("disk", "data"), ("disk", "logs")}
+    with pytest.raises(RulesError, match="unless.disk: a list of texts is wanted"):
+        rule_of(DISK, unless={"disk": [1]})
+
+
 @pytest.mark.parametrize(
     ("unit", "value", "said"),
     [

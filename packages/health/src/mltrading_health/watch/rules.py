@@ -326,6 +326,16 @@ class Reader:
         table = Reader(self.take(key, {}), self.at(key))
         return frozenset((name, table.text(name)) for name in table.keys())
 
+    def excluded(self, key: str) -> Labels:
+        """Return labels of which none may be there: a value, or a list of them."""
+        table = Reader(self.take(key, {}), self.at(key))
+        found: set[tuple[str, str]] = set()
+        for name in table.keys():
+            several = isinstance(table._left[name], list)
+            values = table.texts(name) if several else (table.text(name),)
+            found |= {(name, value) for value in values}
+        return frozenset(found)
+
     def table(self, key: str, default: object = ...) -> Reader:
         """Return a table inside this one."""
         return Reader(self.take(key, default), self.at(key))
@@ -395,7 +405,7 @@ def _end(*tables: Reader) -> None:
 
 def _selector(table: Reader) -> Selector:
     found = Selector(
-        table.text("metric"), table.labels("match"), table.labels("unless")
+        table.text("metric"), table.labels("match"), table.excluded("unless")
     )
     table.end()
     return found
@@ -413,7 +423,7 @@ def _ratio(table: Reader) -> Ratio:
 
 def _slow(table: Reader) -> Slow:
     metric, match = table.text("metric"), table.labels("match")
-    unless, le = table.labels("unless"), table.number("le", least=0)
+    unless, le = table.excluded("unless"), table.number("le", least=0)
     return Slow(
         Selector(f"{metric}_bucket", match, unless, le),
         Selector(f"{metric}_count", match, unless),
@@ -423,7 +433,7 @@ def _slow(table: Reader) -> Slow:
 
 def _mean(table: Reader) -> Mean:
     metric, match = table.text("metric"), table.labels("match")
-    unless = table.labels("unless")
+    unless = table.excluded("unless")
     return Mean(
         Selector(f"{metric}_sum", match, unless),
         Selector(f"{metric}_count", match, unless),
@@ -432,7 +442,7 @@ def _mean(table: Reader) -> Mean:
 
 
 def _level(table: Reader) -> Level:
-    match, unless = table.labels("match"), table.labels("unless")
+    match, unless = table.labels("match"), table.excluded("unless")
     of, over = Selector(table.text("metric"), match, unless), table.take("over", None)
     if over is None:
         return Level(of)
