@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mltrading_health import Health, Metrics
+from mltrading_health import Health, Metrics, Result, Status
 from mltrading_health.metrics import BUCKETS, _began
 
 
@@ -78,6 +78,46 @@ def test_disks_are_shown_by_their_short_names(metrics, tmp_path):
         for what in ("free", "size")
     )
     assert 0 < free <= size and 'disk="gone"' not in text
+
+
+@pytest.fixture
+def followed(metrics):
+    health = Health("desk", clock=lambda: 0.0)
+    metrics.follow(health)
+    metrics.follow(health)
+    health.check("database", lambda: False)
+    health.check("quotes", lambda: Result(Status.WARN), critical=False)
+    health.check("news", lambda: True, critical=False)
+    return health
+
+
+def test_a_scrape_tells_the_results_at_hand_and_runs_no_check(metrics, followed):
+    assert "health_check_status{" not in render(metrics, followed)
+    assert "service_ready 1.0" in render(metrics, followed)
+    followed.report()
+    text = render(metrics, followed)
+    for line in (
+        '{check="database"} 2.0',
+        '{check="quotes"} 1.0',
+        '{check="news"} 0.0',
+    ):
+        assert f"health_check_status{line}" in text
+    assert "service_ready 0.0" in text
+
+
+def test_only_critical_checks_start_and_drain_make_a_service_not_ready(
+    metrics, tmp_path
+):
+    health = Health("desk", runtime_dir=tmp_path, starting=True)
+    metrics.follow(health)
+    health.check("quotes", lambda: False, critical=False)
+    health.report()
+    ready = []
+    for change in (health.started, health.drain, lambda: health.drain(False)):
+        ready.append(metrics.snapshot().total("service_ready"))
+        change()
+    ready.append(metrics.snapshot().total("service_ready"))
+    assert ready == [0, 1, 0, 1]
 
 
 def test_the_same_metric_is_had_twice_and_another_of_its_name_refused(metrics):

@@ -127,6 +127,7 @@ class Check:
         kind: str,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        found: Callable[[str, Result], None] = lambda name, result: None,
     ) -> None:
         if not NAME.fullmatch(name):
             raise ValueError(
@@ -137,6 +138,7 @@ class Check:
         if fall < 1 or rise < 1:
             raise ValueError(f"fall and rise of check {name!r} are 1 or more")
         self.name, self.fn, self.clock, self.now = name, fn, clock, now
+        self._found = found
         self.timeout, self.ttl, self.fail_ttl = timeout, ttl, fail_ttl
         self.critical, self.groups, self.kind = critical, frozenset(groups), kind
         self.fall, self.rise = fall, rise
@@ -238,6 +240,7 @@ class Check:
         well = result.status is not Status.FAIL and not self._against
         self._kept_for = self.ttl if well else self.fail_ttl
         self._result, self._at = replace(result, at=self.now()), at
+        self._found(self.name, self._result)
 
     def _tell(self, news: str) -> None:
         """Log that the check has turned, without the lock: a log may be slow."""
@@ -279,6 +282,8 @@ class Health:
         self.clock, self.now = clock, now
         self.started_at = now()
         self.checks: dict[str, Check] = {}
+        #: Called with the name of a check and each result that it takes in, quickly.
+        self.listeners: list[Callable[[str, Result], None]] = []
         self._token = token or ""
         self._kept: dict[tuple[str | None, bool], tuple[Report, float]] = {}
 
@@ -338,6 +343,7 @@ class Health:
             kind=kind,
             clock=self.clock,
             now=self.now,
+            found=self._found,
         )
         self._kept.clear()
         return fn
@@ -371,6 +377,10 @@ class Health:
             until = min((until for _, until in found.values()), default=float("inf"))
             self._kept[group, critical] = report, until
         return report
+
+    def _found(self, name: str, result: Result) -> None:
+        for listener in self.listeners:
+            listener(name, result)
 
     def latest(self, oldest: float = 300.0) -> Report:
         """Return the results at hand that are not older than some seconds.

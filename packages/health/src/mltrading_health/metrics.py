@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from mltrading_health import slot
-from mltrading_health.checks import Health
+from mltrading_health.checks import Health, Status
 from mltrading_health.disk import room
 from mltrading_health.families import Family, Names, Values
 from mltrading_health.memory import memory
@@ -29,6 +29,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 3.0, 5.0, 10.0, 3
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 STATUSES = frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"})
 OTHER = "<other>"
+STATUS = "health_check_status"
 #: How the values of several workers become one. There is no "min": a worker that has
 #: not set its value yet would say 0.
 MODES = {"sum": "livesum", "max": "livemax", "recent": "livemostrecent"}
@@ -68,6 +69,7 @@ class Metrics:
         self.workers = Workers(self.folder, root=root, clock=clock)
         self._made: dict[str, tuple[object, Any]] = {}
         self._disks: dict[str, str | os.PathLike[str]] = {}
+        self._health: Health | None = None
         self._began = _began(self.folder, now)
         if self.folder is not None:
             values.ValueClass = _slot_values()
@@ -164,6 +166,24 @@ class Metrics:
             self._answers[method, route, status] = children
         return children
 
+    def follow(self, health: Health) -> None:
+        """Keep the last result of each check, of whichever worker has asked it last.
+
+        From now on it is this service that the metrics are of.
+        """
+        if health is self._health:
+            return
+        self._health = health
+        status = self.gauge(
+            STATUS,
+            "Last result of a check: 0 pass, 1 warning, 2 failure",
+            {"check": Names(100)},
+            agg="recent",
+        )
+        health.listeners.append(
+            lambda name, result: status.labels(name).set(result.status)
+        )
+
     def disk(self, name: str, path: str | os.PathLike[str]) -> None:
         """Show the room on the disk below ``path``, under a short name."""
         self._disks[name] = path
@@ -183,13 +203,25 @@ class Metrics:
 
     def families(self, health: Health | None = None) -> Iterator[Metric]:
         """Yield what was counted and what is read now; no check is run for it."""
-        if self.folder is not None:
-            yield from merged(self.folder)
-        else:
-            yield from map(_without_created, self.registry.collect())
+        health = health or self._health
+        failed: set[str] = set()
+        for family in self._counted():
+            if family.name == STATUS:
+                failed.update(
+                    sample.labels["check"]
+                    for sample in family.samples
+                    if sample.value == Status.FAIL
+                )
+            yield family
         if health is not None:
             yield _release(health)
+            yield _ready(health, failed)
         yield from self._resources()
+
+    def _counted(self) -> Iterable[Metric]:
+        if self.folder is not None:
+            return merged(self.folder)
+        return map(_without_created, self.registry.collect())
 
     def _resources(self) -> Iterator[Metric]:
         """Yield memory, processors and disks."""
@@ -255,6 +287,19 @@ def _release(health: Health) -> Metric:
     metric = GaugeMetricFamily("release_info", "What runs here", labels=list(labels))
     metric.add_metric(list(labels.values()), 1.0)
     return metric
+
+
+def _ready(health: Health, failed: Collection[str]) -> Metric:
+    """Return whether the service would get traffic, by the results at hand."""
+    needed = {
+        check.name
+        for check in health.checks.values()
+        if check.critical and "ready" in check.groups
+    }
+    ready = not (health.starting or health.draining or needed & set(failed))
+    return GaugeMetricFamily(
+        "service_ready", "Whether the service takes traffic", value=float(ready)
+    )
 
 
 def _by(

@@ -48,6 +48,7 @@ def wsgi(
     if that is sane: it is sent back, and is in each line of the log.
     """
     probes = Probes(health, metrics, client)
+    metrics.follow(health)
     signature = [("X-Release", health.release)] if health.release else []
     common = [
         ("Cache-Control", "no-store"),

@@ -141,7 +141,7 @@ def create_server(settings: Settings, store=None):
     from mltrading_health import Metrics
 
     metrics = Metrics()
-    store = store or _store(settings, telemetry.hooks(metrics.registry))
+    store = store or _store(settings, telemetry.hooks(metrics))
     app = create_app(settings, store)
     health = create_health(settings, store)
     for name, folder in disks(settings).items():
