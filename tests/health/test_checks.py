@@ -318,12 +318,16 @@ def test_a_report_is_the_same_object_until_something_can_change(health, clock):
     assert health.report("ready") is not first
 
 
-def test_a_report_is_not_kept_while_a_run_may_change_it(health, clock, gate):
-    answers = iter([lambda: True, gate.wait])
-    counted(health, lambda: next(answers)(), ttl=5)
+def test_a_report_changes_when_a_run_has_ended_and_not_before(health, clock, gate):
+    answers = iter([lambda: True, lambda: gate.wait() and False])
+    counted(health, lambda: next(answers)(), ttl=5, fall=1)
     first = health.report()
     clock.time += 6
-    assert health.report() == first and health.report() is not health.report()
+    assert health.report() is first and health.report() is first
+    run = health.checks["c"]._run
+    gate.set()
+    run.ended.wait(2)
+    assert health.report().status is Status.FAIL and first.status is Status.PASS
 
 
 def test_a_report_can_leave_checks_out_without_asking_them(health):

@@ -248,6 +248,13 @@ class Check:
             log.warning("check %s %s", self.name, news, extra={"check": self.name})
 
 
+def _same(one: Report, other: Report) -> bool:
+    """Tell whether two reports hold the very same results."""
+    return len(one.checks) == len(other.checks) and all(
+        other.checks.get(name) is result for name, result in one.checks.items()
+    )
+
+
 class Health:
     """Know what a service is, which checks it has and whether it is draining.
 
@@ -357,7 +364,7 @@ class Health:
     ) -> Report:
         """Return the results of a group, or of all; at most the longest timeout.
 
-        As long as no result can change it is the same object.
+        As long as no result has changed it is the same object.
         """
         if not exclude:
             kept = self._kept.get((group, critical))
@@ -374,6 +381,9 @@ class Health:
         found = {check.name: check.end(run) for check, run in runs}
         report = Report({name: result for name, (result, _) in found.items()})
         if not exclude:
+            kept = self._kept.get((group, critical))
+            if kept is not None and _same(kept[0], report):
+                report = kept[0]
             until = min((until for _, until in found.values()), default=float("inf"))
             self._kept[group, critical] = report, until
         return report
