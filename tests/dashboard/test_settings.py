@@ -29,6 +29,7 @@ def test_defaults_are_for_this_machine():
         ("METRICS", "closed"),
         ("HEALTH_TOKEN", "short"),
         ("ALERTS", "loud"),
+        ("TRUSTED_PROXIES", "6"),
         ("SLACK_WEBHOOK_URL", "hooks.slack.com/services/hush"),
         ("SMTP_URL", "mail.example.org"),
         ("MLTRADING_RELEASE", "a b"),

@@ -24,6 +24,7 @@ from mltrading_dashboard.health import create_health, disks
 from mltrading_dashboard.settings import Settings
 from mltrading_dashboard.state import THEMES, parse
 from mltrading_health import wsgi
+from mltrading_health.timed import bind
 from mltrading_marketdata import Hooks, Limits, StoreError, budget, open_store
 from mltrading_marketdata.url import parse as parse_url
 
@@ -64,6 +65,8 @@ class Dashboard(Dash):
             script=assets.url(assets.SCRIPT),
             renderer=assets.url(assets.RENDERER),
             plotly=assets.url(assets.PLOTLY),
+            timings=assets.url(assets.TIMINGS),
+            page=view.page,
         )
 
 
@@ -89,6 +92,7 @@ PAGE = """<!DOCTYPE html>
 <script defer id="_dash-app" src="{script}"></script>
 <script defer id="_dash-renderer" src="{renderer}"></script>
 <script defer src="{plotly}" id="plotly"></script>
+<script defer src="{timings}" data-page="{page}" data-to="/metrics/client"></script>
 </body>
 </html>
 """
@@ -141,6 +145,7 @@ def create_server(settings: Settings, store=None):
     from mltrading_health import Metrics
 
     metrics = Metrics()
+    bind(metrics)
     store = store or _store(settings, telemetry.hooks(metrics))
     app = create_app(settings, store)
     health = create_health(settings, store)

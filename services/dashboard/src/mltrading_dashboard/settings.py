@@ -51,6 +51,8 @@ class Settings:
     health_token: str = field(default="", repr=False)
     # Who judges the metrics: nobody here, one of our workers, a Prometheus.
     alerts: str = "off"
+    # How many proxies of ours stand before us and say who asks.
+    trusted_proxies: int = 0
     slack_webhook_url: str = field(default="", repr=False)
     smtp_url: str = field(default="", repr=False)
     release: str = "dev"
@@ -95,6 +97,7 @@ class Settings:
             metrics=read.choice("METRICS", "open", METRICS),
             health_token=read.secret("HEALTH_TOKEN", r"[!-~]{16,256}", _VISIBLE),
             alerts=read.choice("ALERTS", "off", ALERTS),
+            trusted_proxies=read.number("TRUSTED_PROXIES", 0, 0, 5),
             slack_webhook_url=read.secret("SLACK_WEBHOOK_URL", r"https?://\S+", _HOOK),
             smtp_url=read.secret("SMTP_URL", r"smtps?://\S+", _MAIL),
             release=read.text("MLTRADING_RELEASE", "dev", r"[\w.:+-]{1,64}"),

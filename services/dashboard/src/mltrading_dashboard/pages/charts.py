@@ -27,6 +27,7 @@ from mltrading_dashboard.data import Data
 from mltrading_dashboard.links import link, segmented, toggles
 from mltrading_dashboard.measures import KeyFigures, first_row, key_figures
 from mltrading_dashboard.state import AVERAGES, KINDS, RANGES, ViewState, parse
+from mltrading_health.timed import timed
 from mltrading_marketdata import StoreError, UnknownSymbol
 
 CONFIG = {
@@ -122,6 +123,7 @@ def _default_window(bars: pd.DataFrame, span: str) -> Window:
     return Window.last(len(bars), first_row(bars.index, span))
 
 
+@timed("chart price")
 def _figure(view: ViewState, bars, window: Window, theme: Theme) -> dict:
     return price_figure(
         bars, window, kind=view.kind, averages=view.averages, theme=theme

@@ -17,6 +17,7 @@ from mltrading_dashboard.data import Data
 from mltrading_dashboard.links import link, segmented
 from mltrading_dashboard.measures import KeyFigures, first_row, key_figures
 from mltrading_dashboard.state import RANGES, ViewState
+from mltrading_health.timed import timed
 
 OTHER = "Other"
 SECTOR_HEIGHT = 38  # pixels of one bar
@@ -36,6 +37,9 @@ COLUMNS = (
     ("Last bar", None, "", "date"),
     ("", None, "", "action"),
 )
+
+_performance_chart = timed("chart performance")(performance_figure)
+_sector_chart = timed("chart sectors")(sector_figure)
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ def _performance(view: ViewState, rows: list[Row], theme: Theme):
             html.Div(
                 dcc.Graph(
                     id="performance",
-                    figure=performance_figure(closes, colours, theme),
+                    figure=_performance_chart(closes, colours, theme),
                     config=NO_BAR,
                     responsive=True,
                 ),
@@ -271,7 +275,7 @@ def _sectors(view: ViewState, sectors: pd.Series, rows: list[Row], theme: Theme)
             html.Div(
                 dcc.Graph(
                     id="sectors",
-                    figure=sector_figure(sectors, view.sector, theme),
+                    figure=_sector_chart(sectors, view.sector, theme),
                     config=NO_BAR,
                     responsive=True,
                 ),
