@@ -490,7 +490,8 @@ class Agent:
         # here is stale, and gunicorn would refuse a pid file whose number lives again.
         for name in ("app.sock", "app.pid"):
             (folder / name).unlink(missing_ok=True)
-        (folder / "run").mkdir(exist_ok=True)
+        for made in (folder / "run", self.root / "run"):
+            made.mkdir(exist_ok=True)
         home = self.environments / release.environment
         # Beside the start, as thousands of files are looked at. Nobody is sent to it
         # before it is known what they are.
@@ -498,7 +499,14 @@ class Agent:
         self._warm(number, timeout)
         log = folder / "app.log"
         begun = log.stat().st_size if log.exists() else 0
-        environ = {**self._environ(number), "MLTRADING_RUNTIME_DIR": f"{folder}/run"}
+        environ = {
+            **self._environ(number),
+            "MLTRADING_RUNTIME_DIR": f"{folder}/run",
+            # By these it knows whether it has traffic, and goes on where the one that
+            # had it before has stopped.
+            "MLTRADING_CURRENT": f"{self.root}/current",
+            "MLTRADING_SHARED_DIR": f"{self.root}/run",
+        }
         said = {name: value for name, value in environ.items() if value}
         self.sticky.note_start(folder, release)
         problem = self.keeper.start(number, said, timeout)

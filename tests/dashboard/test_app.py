@@ -7,7 +7,7 @@ import pytest
 from werkzeug.test import Client
 
 from mltrading_dashboard import assets, security, telemetry
-from mltrading_dashboard.app import create_app, create_server, tell_connections
+from mltrading_dashboard.app import create_app, create_service, tell_connections
 from mltrading_dashboard.data import Data
 from mltrading_dashboard.health import create_health
 from mltrading_dashboard.settings import Settings
@@ -281,10 +281,8 @@ def test_every_callback_names_components_that_exist(app):
 
 @pytest.mark.smoke
 def test_probes_answer_before_the_dashboard(store):
-    server = create_server(
-        Settings("test", "sqlite:///not-opened.db", release="r7"), store
-    )
-    client = Client(server)
+    settings = Settings("test", "sqlite:///not-opened.db", release="r7")
+    client = Client(create_service(settings, store).server)
     assert client.get("/health").json["checks"]["database"] is True
     assert client.get("/", buffered=True).headers["X-Release"] == "r7"
     assert 'route="page overview"' in client.get("/metrics").text
@@ -304,7 +302,7 @@ def test_the_metrics_are_for_whoever_may_read_them(store, metrics, token, sent, 
     settings = Settings(
         "prod", "sqlite:///not-opened.db", metrics=metrics, health_token=token
     )
-    client = Client(create_server(settings, store))
+    client = Client(create_service(settings, store).server)
     headers = {"Authorization": f"Bearer {sent}"} if sent else {}
     answer = client.get("/metrics", headers=headers)
     assert answer.status_code == status
@@ -343,7 +341,7 @@ def closed_later(monkeypatch):
 
 @pytest.mark.usefixtures("closed_later")
 def test_questions_to_the_database_are_measured(database_url):
-    client = Client(create_server(Settings("test", database_url)))
+    client = Client(create_service(Settings("test", database_url)).server)
     client.get("/", buffered=True)
     text = client.get("/metrics").text
     assert 'database_query_duration_seconds_count{name="Store.symbols"} 1.0' in text
@@ -383,7 +381,7 @@ def test_everything_the_store_tells_is_counted():
 @pytest.mark.parametrize(("pool", "threads"), [(20, 4), (3, 8)])
 def test_the_pool_is_never_larger_than_the_threads(database_url, pool, threads):
     settings = Settings("test", database_url, database_pool_size=pool, threads=threads)
-    server = create_server(settings)
+    server = create_service(settings).server
     client = Client(server)
     client.get("/", buffered=True)
     limit = f"database_connections_limit {min(pool, threads)}.0"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import queue
 import threading
 
 import pytest
@@ -177,6 +178,41 @@ def test_only_one_of_a_folder_watches(tmp_path):
     watcher.stop()
     assert other.seat.take(wait=False)
     other.seat.leave()
+
+
+def test_the_watch_goes_with_the_traffic_and_tells_nothing_twice(tmp_path, caplog):
+    caplog.set_level("INFO", "mltrading_health.watch")
+    serving, looks = ["old"], queue.Queue()
+    full = {"disk_free_bytes": {labels(disk="a"): 1.0}}
+    rule = {**DISK, "over": None, "threshold": 5, "for_s": 0}
+    alerts = parse({**DOCUMENT, "interval_s": 0.01, "rules": [rule]})
+
+    def release(name):
+        def snapshot():
+            looks.put(name)
+            return full
+
+        return Watcher(
+            alerts, snapshot, [], tmp_path, WHERE, serves=lambda: serving == [name]
+        )
+
+    def looked(name):
+        while looks.get(timeout=10) != name:
+            pass
+
+    old, new = release("old"), release("new")
+    for watcher in (old, new):
+        watcher.start()
+    looked("old")
+    looked("old")
+    serving[:] = ["new"]
+    looked("new")
+    # The seat is another's now: what comes from here on comes from that one alone.
+    assert [looks.get(timeout=10) for _ in range(5)] == ["new"] * 5
+    new.stop()
+    old.stop()
+    assert caplog.text.count("this worker watches") == 2
+    assert caplog.text.count("alert firing") == 1
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path, caplog):

@@ -7,7 +7,9 @@ import logging
 import re
 import secrets
 import time
+from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 import flask
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html, set_props
@@ -18,15 +20,21 @@ from mltrading_dashboard import (
     routes,
     security,
     telemetry,
+    watching,
 )
 from mltrading_dashboard.data import Data
 from mltrading_dashboard.health import create_health, disks
 from mltrading_dashboard.settings import Settings
 from mltrading_dashboard.state import THEMES, parse
-from mltrading_health import wsgi
+from mltrading_health import Health
+from mltrading_health.flask import flask as instrument
 from mltrading_health.timed import bind
 from mltrading_marketdata import Hooks, Limits, StoreError, budget, open_store
 from mltrading_marketdata.url import parse as parse_url
+
+if TYPE_CHECKING:
+    from mltrading_health import Metrics
+    from mltrading_health.watch import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -133,14 +141,32 @@ def create_app(settings: Settings, store=None) -> Dashboard:
     for page in routes.REGISTERED:
         page.register(app, app.data)
     security.protect(server, app, app.csp_hashes())
-    telemetry.label(server)
     if settings.debug:
         app.enable_dev_tools(debug=True, dev_tools_hot_reload=False)
     return app
 
 
-def create_server(settings: Settings, store=None):
-    """Return the WSGI application: probes and metrics first, then the dashboard."""
+@dataclass(frozen=True)
+class Service:
+    """The dashboard with its probes: `server` is the WSGI application."""
+
+    settings: Settings
+    server: flask.Flask
+    health: Health
+    metrics: Metrics
+
+    def watch(self) -> Watcher | None:
+        """Judge the metrics from inside this process, where the settings say so.
+
+        For a worker, after its fork. None where somebody else judges them.
+        """
+        if self.settings.alerts != "evaluator":
+            return None
+        return watching.start(self.settings, self.health, self.metrics)
+
+
+def create_service(settings: Settings, store=None) -> Service:
+    """Return the service: probes and metrics first, then the dashboard."""
     # prometheus-client decides on import where it counts: not before it is needed.
     from mltrading_health import Metrics
 
@@ -151,7 +177,9 @@ def create_server(settings: Settings, store=None):
     health = create_health(settings, store)
     for name, folder in disks(settings).items():
         metrics.disk(name, folder)
-    return wsgi(app.server.wsgi_app, health, metrics, route=telemetry.route)
+    label = telemetry.label(app.callback_map)
+    instrument(app.server, health, metrics, label=label)
+    return Service(settings, app.server, health, metrics)
 
 
 def _tell_sources(server: flask.Flask, data: Data) -> None:

@@ -35,6 +35,13 @@ def pre_fork(server, worker) -> None:
     gc.freeze()
 
 
+def post_worker_init(worker) -> None:
+    """Let one of the workers watch them all, where the settings say so."""
+    from mltrading_dashboard.wsgi import service
+
+    service.watch()
+
+
 def when_ready(server) -> None:
     """Say how the connections of this host fit into what the database has left."""
     # After the settings: the application must not be imported before the metrics know

@@ -59,6 +59,10 @@ class Settings:
     artefact: str = ""
     commit: str = ""
     runtime_dir: Path | None = None
+    # The link that names the release with traffic, and the folder that all releases of
+    # this host share; None where there is one release only.
+    current: Path | None = None
+    shared_dir: Path | None = None
     workers: int = 2
     threads: int = 4
 
@@ -81,7 +85,6 @@ class Settings:
         debug = read.flag("DASH_DEBUG", False)
         if debug and environment == "prod":
             raise SettingsError("DASH_DEBUG", environ["DASH_DEBUG"], "false in prod")
-        runtime_dir = environ.get("MLTRADING_RUNTIME_DIR", "")
         return cls(
             environment=environment,
             database_url=read.database("DATABASE_URL"),
@@ -103,7 +106,9 @@ class Settings:
             release=read.text("MLTRADING_RELEASE", "dev", r"[\w.:+-]{1,64}"),
             artefact=read.text("MLTRADING_ARTEFACT", "", r"[\w.:+-]{0,128}"),
             commit=read.text("MLTRADING_COMMIT", "", r"[0-9a-fA-F]{0,64}"),
-            runtime_dir=Path(runtime_dir) if runtime_dir else None,
+            runtime_dir=read.path("MLTRADING_RUNTIME_DIR"),
+            current=read.path("MLTRADING_CURRENT"),
+            shared_dir=read.path("MLTRADING_SHARED_DIR"),
             workers=read.number("WEB_WORKERS", 2, 1, 64),
             threads=read.number("WEB_THREADS", 4, 1, 64),
         )
@@ -124,6 +129,9 @@ class _Reader:
         if value not in allowed:
             raise SettingsError(name, self.environ[name], ", ".join(allowed))
         return value
+
+    def path(self, name: str) -> Path | None:
+        return Path(self.environ[name]) if self.environ.get(name) else None
 
     def secret(self, name: str, pattern: str, allowed: str) -> str:
         value = self.environ.get(name, "")

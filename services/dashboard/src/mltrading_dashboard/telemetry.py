@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container
+from typing import TYPE_CHECKING
 
-from flask import Flask, Response, request
+from flask import Request
 
 from mltrading_dashboard.security import CALLBACKS
 from mltrading_dashboard.state import parse
+from mltrading_health.flask import Label, by_callback, by_rule
 from mltrading_health.queries import Queries
 from mltrading_marketdata import Hooks
 
 if TYPE_CHECKING:
     from mltrading_health import Metrics
 
-LABEL = "mltrading.route"
 
-
-def label(server: Flask) -> None:
-    """Leave a label in the environ of each request that reached a view.
+def label(callback_map: Container[str]) -> Label:
+    """Return what names a request that was answered.
 
     A page is named by its kind, a callback by its output: never by what the visitor
     typed, or each address somebody tries would become a series of its own.
     """
 
-    @server.after_request
-    def name(response: Response) -> Response:
-        rule = request.url_rule.rule if request.url_rule else None
+    def page(asked: Request) -> str | None:
+        rule = by_rule(asked)
         if rule in ("/", "/<path:path>"):
-            rule = f"page {parse(request.path, '').page}"
-        elif rule == CALLBACKS and response.status_code < 400:
-            rule = f"callback {request.get_json()['output']}"
-        request.environ[LABEL] = rule
-        return response
+            return f"page {parse(asked.path, '').page}"
+        return rule
 
-
-def route(environ: Mapping[str, Any]) -> str | None:
-    """Return the label that `label` left."""
-    return environ.get(LABEL)
+    return by_callback(callback_map, path=CALLBACKS, other=page)
 
 
 def hooks(metrics: Metrics) -> Hooks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mltrading_dashboard.app import create_server
+from mltrading_dashboard.app import create_service
 from mltrading_dashboard.settings import Settings
 from mltrading_health import logs
 
@@ -15,4 +15,5 @@ logs.configure(
     service="dashboard",
     secrets=settings.secrets,
 )
-server = create_server(settings)
+service = create_service(settings)
+server = service.server

@@ -35,11 +35,14 @@ def start(
     service: str,
     folder: Path,
     labels: Mapping[str, str] | None = None,
+    serves: Callable[[], bool] = lambda: True,
     environ: Mapping[str, str] = os.environ,
 ) -> Watcher:
     """Begin to watch in a daemon thread of this process; call it once after a fork.
 
-    ``labels`` tell apart what has the same name, like ``{"host": "web-1"}``. Addresses
+    ``labels`` tell apart what has the same name, like ``{"host": "web-1"}``. ``serves``
+    says whether this service has traffic: of several in one folder that one watches,
+    and goes on with what the other knew. Addresses
     come from ``environ``: SLACK_WEBHOOK_URL_<suffix> or SLACK_WEBHOOK_URL, SMTP_URL,
     MAIL_FROM, and the MAIL_TO_… that the rules name. Without any of them alerts are
     only logged.
@@ -57,6 +60,6 @@ def start(
     if server := environ.get("SMTP_URL"):
         channels.append(Mail(server, where))
     every = {"env": environment, "service": service, **(labels or {})}
-    watcher = Watcher(alerts, snapshot, channels, folder, every)
+    watcher = Watcher(alerts, snapshot, channels, folder, every, serves=serves)
     watcher.start()
     return watcher

@@ -26,6 +26,8 @@ from mltrading_health.watch.rules import Alerts
 from mltrading_health.watch.series import History, Samples
 
 log = logging.getLogger(__name__)
+# How often one that does not serve looks whether it does now.
+IDLE_S = 1.0
 LEVELS = {PENDING: logging.INFO, FIRING: logging.ERROR, RESOLVED: logging.WARNING}
 
 
@@ -36,7 +38,8 @@ class Watcher:
     say where it runs; they are part of every alert. ``folder`` is shared by the workers
     of one service and nobody else: it holds the lock (watch.lock) and what the elected
     one knows (watch.json). ``clock`` must be the same for all processes of a machine,
-    and never go back.
+    and never go back. ``serves`` says whether this service has traffic now: one that
+    stands by leaves the watch to the one that serves, which may share its folder.
     """
 
     def __init__(
@@ -47,16 +50,17 @@ class Watcher:
         folder: Path,
         labels: Mapping[str, str],
         *,
+        serves: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.serves = serves
         self.alerts, self.snapshot, self.labels = alerts, snapshot, dict(labels)
         self.clock, self.wall = clock, wall
         self.rules = {(rule.alert, rule.severity): rule for rule in alerts.rules}
         self.seat = Seat(folder / "watch.lock")
         self.book = Book(folder / "watch.json", clock)
         self.channels = {channel.name: channel for channel in channels}
-        self.couriers = [Courier(channel, self.book) for channel in channels]
         self.history = History(alerts.rules)
         self.state: State = {}
         self._stopped = threading.Event()
@@ -74,15 +78,26 @@ class Watcher:
 
     def _run(self) -> None:
         try:
-            self.seat.take()
+            while not self._stopped.is_set():
+                if not self.serves():
+                    self._stopped.wait(IDLE_S)
+                    continue
+                self.seat.take()
+                # It may have waited for days, and serve no more.
+                if self.serves():
+                    self._watch()
+                self.seat.leave()
         except OSError as error:
             log.error("no alerts from here: %s: %s", self.seat.path, error.strerror)
-            return
+
+    def _watch(self) -> None:
+        """Look at every interval, until this is stopped or serves no more."""
         self.begin()
-        for courier in self.couriers:
+        couriers = [Courier(each, self.book) for each in self.channels.values()]
+        for courier in couriers:
             courier.start()
         soon = self.clock()
-        while not self._stopped.is_set():
+        while not self._stopped.is_set() and self.serves():
             try:
                 self.look()
             except Exception:
@@ -92,13 +107,19 @@ class Watcher:
             # On a fixed beat; what was missed is left out.
             late = self.clock() - soon
             soon += self.alerts.interval_s * (late // self.alerts.interval_s + 1)
-            self._stopped.wait(soon - self.clock())
-        for courier in self.couriers:
+            self._rest(soon)
+        for courier in couriers:
             courier.stop()
-        self.seat.leave()
+
+    def _rest(self, until: float) -> None:
+        """Wait for the next look; who serves no more does not wait for it."""
+        while (left := until - self.clock()) > 0 and self.serves():
+            if self._stopped.wait(min(left, IDLE_S)):
+                return
 
     def begin(self) -> None:
         """Take over what the one before has left."""
+        self.history = History(self.alerts.rules)
         self.book.open()
         self.state = adopted(self.book.state, self.clock())
         fire = sum(active.phase == FIRING for active in self.state.values())
