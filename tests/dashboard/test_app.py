@@ -327,6 +327,42 @@ def test_what_providers_did_is_unknown_without_a_database(store, monkeypatch):
     assert health.checks["external_apis"].fn().status == Status.WARN
 
 
+def test_a_page_tells_how_long_it_took_and_a_made_up_one_makes_no_series(store):
+    settings = Settings("test", "sqlite:///not-opened.db")
+    client = Client(create_service(settings, store).server)
+    page = client.get("/charts/AAPL").text
+    assert re.search(r'src="/assets/timings.js\?v=\w+" data-page="charts"', page)
+    for name in ("charts", "made up", "made up too"):
+        report = {"page": name, "load_time": 812.5, "user_agent": "x", "timestamp": 1}
+        assert client.post("/metrics/client", json=report).status_code == 204
+    said = client.get("/metrics").text
+    found = re.findall(r'browser_page_load_seconds_count{page="([^"]*)"} (\S+)', said)
+    assert {page: float(count) for page, count in found if float(count)} == {
+        "charts": 1,
+        "other": 2,
+    }
+
+
+def test_charts_are_timed_by_their_name(store):
+    settings = Settings("test", "sqlite:///not-opened.db")
+    client = Client(create_service(settings, store).server)
+    client.post("/_dash-update-component", json=page_request("/charts/AAPL"))
+    said = client.get("/metrics").text
+    assert 'function_duration_seconds_count{name="chart price"} 1.0' in said
+
+
+def test_a_forged_callback_is_counted_apart(store):
+    settings = Settings("test", "sqlite:///not-opened.db")
+    client = Client(create_service(settings, store).server)
+    for number in range(3):
+        forged = {**page_request("/"), "output": f"made.up{number}"}
+        answer = client.post("/_dash-update-component", json=forged, buffered=True)
+        assert answer.status_code == 400
+    said = client.get("/metrics").text
+    label = 'http_requests_total{method="POST",route="<unknown callback>",status="4xx"}'
+    assert f"{label} 3.0" in said and "made.up" not in said
+
+
 @pytest.fixture
 def closed_later(monkeypatch):
     """Close the stores that the application opens for itself."""

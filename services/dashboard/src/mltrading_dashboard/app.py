@@ -169,6 +169,7 @@ def create_service(settings: Settings, store=None) -> Service:
     """Return the service: probes and metrics first, then the dashboard."""
     # prometheus-client decides on import where it counts: not before it is needed.
     from mltrading_health import Metrics
+    from mltrading_health.client import ClientTimings
 
     metrics = Metrics()
     bind(metrics)
@@ -177,8 +178,15 @@ def create_service(settings: Settings, store=None) -> Service:
     health = create_health(settings, store)
     for name, folder in disks(settings).items():
         metrics.disk(name, folder)
-    label = telemetry.label(app.callback_map)
-    instrument(app.server, health, metrics, label=label)
+    instrument(
+        app.server,
+        health,
+        metrics,
+        label=telemetry.label(app.callback_map),
+        client=ClientTimings(
+            metrics, tuple(routes.PAGES), proxies=settings.trusted_proxies
+        ),
+    )
     return Service(settings, app.server, health, metrics)
 
 
