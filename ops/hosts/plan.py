@@ -270,7 +270,7 @@ server {{
         error_page 503 /-/closed;
     }}
 
-    location ~ ^/(livez|readyz|health|version)$ {{
+    location ~ ^/(livez|readyz|startupz|health|version|metrics|metrics[.]json)$ {{
         access_log off;
         proxy_pass http://unix:{sock};
         error_page 502 =503 @away;

@@ -4,8 +4,8 @@
     closed/page.html    stays when it is over, so that no request meets half of it
     closed/pass-<hex>   whoever sends this word is let through: our own questions
 
-Probes (/livez, /readyz, /health, /version) are answered all the time. Standard library
-only: this runs on the hosts too.
+Probes (/livez, /readyz, /startupz, /health, /version) and metrics are answered all the
+time: who watches is not people. Standard library only: this runs on the hosts too.
 """
 
 from __future__ import annotations

@@ -34,7 +34,10 @@ HEAD_LIMIT = 65_536
 LINE_LIMIT = 4_096
 PORT_IN_USE = 98
 # Answered by the release also while people get the maintenance page.
-PROBES = frozenset((b"/livez", b"/readyz", b"/health", b"/version"))
+PROBES = frozenset(
+    (b"/livez", b"/readyz", b"/startupz", b"/health", b"/version")
+    + (b"/metrics", b"/metrics.json")
+)
 PASS_WORD = re.compile(r"[0-9a-f]{32}")
 PAGE_HEADERS = (
     "Retry-After: 60\r\nX-Maintenance: on\r\nCache-Control: no-store\r\n"

@@ -470,7 +470,7 @@ def test_a_refusal_of_a_head_request_has_no_body(make_door):
 def test_a_shut_door_shows_its_page_and_lets_probes_and_the_pass_through(
     door, tmp_path
 ):
-    door.release("good", *[says("good")] * 6)
+    door.release("good", *[says("good")] * 7)
     door.switch("good")
     closed.shut(tmp_path, "<p>sch\u00f6n")
     status, body = door.ask(door.client(), POST)
@@ -478,6 +478,7 @@ def test_a_shut_door_shows_its_page_and_lets_probes_and_the_pass_through(
     word = next((tmp_path / "closed").glob("pass-*")).name[5:].encode()
     for head, wanted in (
         (b"GET /livez?x=1 HTTP/1.1\r\n\r\n", 200),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", 200),
         (b"GET /livezz HTTP/1.1\r\n\r\n", 503),
         (b"GET / HTTP/1.1\r\nX-MLTrading-Pass: " + word + b"\r\n\r\n", 200),
         (b"GET / HTTP/1.1\r\nX-MLTrading-Pass: ../on\r\n\r\n", 503),

@@ -135,8 +135,9 @@ def test_the_site_shows_the_page_without_a_reload_and_lets_our_questions_through
     assert person.headers["x-maintenance"] == "on"
     assert person.headers["content-type"] == "text/html; charset=utf-8"
     assert status("/", "POST") == status("/", "HEAD") == 503
-    for path in ("/livez", "/readyz", "/health", "/version"):
+    for path in ("/livez", "/readyz", "/startupz", "/health", "/version", "/metrics"):
         assert status(path) == 200
+    assert (status("/metrics.json"), status("/metricsxjson")) == (200, 503)
     (ours,) = closed.passing(root, [Request("GET", "/")])
     assert wire.ask(ours, port=nginx).body == b"ok"
     for word in ("", "on", "../on", "0" * 32, "g" * 32):
