@@ -501,15 +501,35 @@ def psql(c, env="local", command="", host=""):
     help={
         "env": "show who hears of this environment only",
         "check": "write nothing; ask promtool and amtool, exit 1 if something differs",
-        "dry-run": "say what would be written and write nothing",
+        "test": "instead: send a test alert through every channel of --env",
+        "dry-run": "say what would be written or sent, and do neither",
         **_JSON,
     }
 )
-def alerts(c, env="", check=False, dry_run=False, json=False):
+def alerts(c, env="", check=False, test=False, dry_run=False, json=False):
     """Make rules, routes and dashboards of ops/alerts.toml; show who hears of what."""
-    from ops.alerts import overview
+    from ops.alerts import overview, trial
 
-    overview.show(env, check=check, dry_run=dry_run, as_json=json)
+    if test:
+        trial.hold(env or "local", dry_run=dry_run, as_json=json)
+    else:
+        overview.show(env, check=check, dry_run=dry_run, as_json=json)
+
+
+@verb(
+    help={
+        **_ENV,
+        "down": "end it instead",
+        "render": "instead: write what a Prometheus host needs into this new folder",
+        **_DRY,
+        **_JSON,
+    }
+)
+def monitor(c, env="local", down=False, render="", dry_run=False, json=False):
+    """Start Prometheus and Alertmanager on this machine beside an environment."""
+    from ops.alerts import monitor as watching
+
+    watching.watch(env, down=down, render=render, dry_run=dry_run, as_json=json)
 
 
 @verb(help={**_ENV, "port": "port of the front door, 0 picks a free one", **_DRY})

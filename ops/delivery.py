@@ -190,8 +190,14 @@ def up(name: str, *, port: str | None = None, dry_run: bool = False) -> None:
 
 
 def down(name: str, *, dry_run: bool = False) -> None:
-    """Stop the front door and every release; nothing is removed."""
+    """Stop the front door and every release, and a monitor of them; keep all files."""
     _carry(name, "down", plan_down, dry_run=dry_run)
+    watched = environments.load(name).state / "monitor"
+    if watched.is_dir():
+        from ops.alerts import monitor
+
+        for program in monitor.stop(watched, dry_run=dry_run):
+            report.step("ok", program, "would be ended" if dry_run else "ended")
 
 
 # The parts of acts --------------------------------------------------------------------

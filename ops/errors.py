@@ -12,8 +12,8 @@ import re
 # Tasks that act on `local` where no environment is named.
 _AIMED = (
     *("config", "db-reset", "deploy", "doctor", "down", "exec", "history", "ingest"),
-    *("logs", "prune", "psql", "report", "restart", "rollback", "shell", "status"),
-    *("unlock", "up"),
+    *("logs", "monitor", "prune", "psql", "report", "restart", "rollback", "shell"),
+    *("status", "unlock", "up"),
 )
 _COMMAND = re.compile(rf"\binv ({'|'.join(_AIMED)})\b(?!-)(?![^;]* --env )")
 

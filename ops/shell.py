@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops import folders
@@ -69,26 +70,29 @@ def environ(changes: dict[str, str | Secret | None]) -> dict[str, str]:
     return merged
 
 
-def leave(command: Command) -> None:
-    """Start a Command that goes on when we end, and of which nobody hears.
+def leave(command: Command, log: Path | None = None) -> int:
+    """Start a Command that goes on when we end; return its pid.
+
+    What it prints goes to the end of `log`, or nowhere.
 
     Raises:
-        OSError: it can't be started.
+        OSError: it can't be started, or the log can't be written.
     """
     import subprocess
 
-    nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(
-        command.argv,
-        cwd=command.cwd,
-        env=environ({**_PLAIN, **command.env}),
-        stdin=nowhere,
-        stdout=nowhere,
-        stderr=nowhere,
-        start_new_session=True,
-    )
+    with open(log or os.devnull, "ab") as out:
+        process = subprocess.Popen(
+            command.argv,
+            cwd=command.cwd,
+            env=environ({**_PLAIN, **command.env}),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
     # Nobody waits for it, which is meant: Popen must not warn of a child forgotten.
     process.returncode = 0
+    return process.pid
 
 
 def run(

@@ -256,19 +256,22 @@ class Alerts:
         Raises:
             Usage: a variable holds no addresses.
         """
-        found: list[str] = []
-        for name in self.told[severity]:
-            group = self.groups[name]
-            said = environ.get(group.variable, "").split(",")
-            given = [word.strip() for word in said if word.strip()]
-            if not all(_ADDRESS.fullmatch(word) for word in given):
-                raise Usage(
-                    f"{group.variable} holds something that is no address",
-                    where=f"the variable {group.variable}",
-                    allowed="addresses with commas between: a@b.org,c@b.org",
-                )
-            found += given or group.addresses
+        groups = self.told[severity]
+        found = [one for name in groups for one in self.addresses(name, environ)]
         return tuple(dict.fromkeys(found))
+
+    def addresses(self, name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the addresses of a group; raises as `people` does."""
+        group = self.groups[name]
+        said = environ.get(group.variable, "").split(",")
+        given = tuple(word.strip() for word in said if word.strip())
+        if not all(_ADDRESS.fullmatch(word) for word in given):
+            raise Usage(
+                f"{group.variable} holds something that is no address",
+                where=f"the variable {group.variable}",
+                allowed="addresses with commas between: a@b.org,c@b.org",
+            )
+        return given or group.addresses
 
 
 def load(file: Path = FILE) -> Alerts:

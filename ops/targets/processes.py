@@ -35,6 +35,15 @@ def arguments(pid: int) -> list[str]:
     return [os.fsdecode(part) for part in line.split(b"\0") if part]
 
 
+def gone(pid: int) -> bool:
+    """Say whether a process has ended, a zombie counted in."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in ("Z", "X")
+
+
 def in_units(pattern: re.Pattern[str]) -> dict[int, tuple[int, ...]]:
     """Return the processes by the number that `pattern` finds in their cgroup."""
     found: dict[int, list[int]] = {}

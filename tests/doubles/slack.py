@@ -42,7 +42,9 @@ class Slack:
             said = json.loads(body)
         except ValueError:
             return 400, "invalid_payload"
-        if not isinstance(said, dict) or not said.get("text"):
+        if not isinstance(said, dict):
+            return 400, "invalid_payload"
+        if not said.get("text") and not said.get("attachments"):
             return 400, "no_text"
         self.messages.append(said)
         return 200, "ok"
