@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ops import delivery
-from ops import report, wire
+from ops import delivery, report, wire
 from ops.alerts import channels, generate, mail, slack
 from ops.alerts.channels import Channels
 from ops.alerts.rules import Rule
