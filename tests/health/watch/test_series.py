@@ -3,7 +3,7 @@
 import pytest
 
 from mltrading_health.watch.rules import Selector
-from mltrading_health.watch.series import History, increase
+from mltrading_health.watch.series import History, per_second
 from tests.health.watch.given import DISK, labels
 
 TIMES = [0.0, 15.0, 30.0, 45.0, 60.0]
@@ -28,12 +28,13 @@ TIMES = [0.0, 15.0, 30.0, 45.0, 60.0]
     ],
 )
 def test_growth_is_estimated_as_promql_does(times, values, start, end, grown):
-    assert increase(times, values, start, end) == pytest.approx(grown)
+    rate = per_second(times, values, start, end)
+    assert rate * (end - start) == pytest.approx(grown)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 14), (61, 90), (-9, -1)])
 def test_fewer_than_two_points_have_no_growth(start, end):
-    assert increase(TIMES, [1, 2, 3, 4, 5], start, end) is None
+    assert per_second(TIMES, [1, 2, 3, 4, 5], start, end) is None
 
 
 def test_rates_of_the_chosen_series_are_summed(told, alerts):

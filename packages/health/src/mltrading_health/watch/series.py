@@ -103,7 +103,7 @@ class History:
         found = [
             rate
             for times, values in self._chosen(selector)
-            if (rate := _rate(times, values, now - window_s, now)) is not None
+            if (rate := per_second(times, values, now - window_s, now)) is not None
         ]
         return sum(found) if found else None
 
@@ -140,10 +140,10 @@ def selectors(rule: Rule) -> tuple[Selector, ...]:
             return (of,) if over is None else (of, over)
 
 
-def increase(
+def per_second(
     times: Sequence[float], values: Sequence[float], start: float, end: float
 ) -> float | None:
-    """Return by how much a counter grew between two times, as PromQL estimates it.
+    """Return by how much a counter grows a second between two times, as PromQL's rate.
 
     The growth between the first and last point in the window, where a fall is a
     restart from zero, is carried on to the edges of the window: to the edge itself if
@@ -164,12 +164,8 @@ def increase(
     before, after = times[first] - start, end - times[last]
     if grown > 0 and values[first] >= 0:
         before = min(before, covered * (values[first] / grown))
-    edges = (edge if edge < apart * GAP else apart / 2 for edge in (before, after))
-    return grown * ((covered + sum(edges)) / covered)
-
-
-def _rate(
-    times: Sequence[float], values: Sequence[float], start: float, end: float
-) -> float | None:
-    grown = increase(times, values, start, end)
-    return None if grown is None else grown / (end - start)
+    # In this order, so that a tie with a threshold is one in Prometheus, too.
+    carried = covered
+    for edge in (before, after):
+        carried += edge if edge < apart * GAP else apart / 2
+    return grown * (carried / covered / (end - start))
