@@ -6,7 +6,11 @@ import os
 
 import pytest
 
-NEED_ROOT = ("tests/fleet/", "tests/end_to_end/test_ssh.py")
+NEED_ROOT = (
+    "tests/fleet/",
+    "tests/end_to_end/test_ssh.py",
+    "tests/end_to_end/test_alerts.py",
+)
 _left_out: dict[str, list[pytest.Item]] = {}
 
 
@@ -30,7 +34,7 @@ def pytest_collection_modifyitems(
 
 def _why_not(item: pytest.Item) -> str:
     if item.nodeid.startswith(NEED_ROOT) and os.geteuid() != 0:
-        return "throw-away hosts need root"
+        return "throw-away hosts and disks need root"
     ask = getattr(getattr(item, "module", None), "why_not", None)
     return ask(item) if ask else ""
 

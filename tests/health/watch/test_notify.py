@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from aiosmtpd.controller import Controller
 
 from mltrading_health.watch.book import Book
 from mltrading_health.watch.notify import (
@@ -22,6 +21,7 @@ from mltrading_health.watch.notify import (
 )
 from tests import certificates
 from tests.doubles import slack as doubles
+from tests.doubles.mailbox import Server
 from tests.health.watch.test_book import Clock, message
 
 FIRING = message(
@@ -163,14 +163,6 @@ class Inbox:
             )
             self.mails.append((envelope.rcpt_tos, found))
         return self.sent
-
-
-class Server(Controller):
-    """A mail server on a port that the system chooses."""
-
-    def _trigger_server(self):
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
 
 
 @contextmanager
