@@ -1,6 +1,8 @@
 """The representation is the one that the Accept header prefers."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mltrading_health import accept
 from mltrading_health.accept import choose, naming
@@ -54,3 +56,10 @@ def test_the_parts_that_name_an_offer_are_in_the_order_of_wishes():
         naming(header, "text/plain")
         == "text/plain;version=2, text/plain;version=1;q=0.2"
     )
+
+
+@given(st.text(alphabet=" ,;=*/q.01textplainjson+\x00é", max_size=60))
+def test_any_header_gets_one_of_the_offers(header):
+    assert choose(header, OFFERS) in OFFERS
+    for part in filter(None, naming(header, "text/plain").split(", ")):
+        assert part in header

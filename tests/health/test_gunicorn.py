@@ -1,6 +1,7 @@
 """Under gunicorn nothing is lost: restarts, crashes, reloads."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -162,6 +163,8 @@ threads = 4
 worker_class = "gthread"
 preload_app = True
 control_socket_disable = True
+# A worker that is told to end before it listens to signals does not hear it.
+graceful_timeout = 3
 from mltrading_health.gunicorn import install
 install(globals())
 """
@@ -195,20 +198,26 @@ class Server:
         (folder / "served.py").write_text(APP)
         self.log = (folder / "log").open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "conf.py", "served:app"],
+            # Its own program: as a module it can't start itself again on USR2.
+            [Path(sys.executable).with_name("gunicorn"), "-c", "conf.py", "served:app"],
             cwd=folder,
             env={**os.environ, "MLTRADING_RUNTIME_DIR": str(folder / "run")},
             stderr=self.log,
         )
         self.metrics = folder / "run" / "metrics" / str(self.process.pid)
 
-    def get(self, path):
+    @property
+    def token(self):
+        return tokens.read(self.folder / "run")
+
+    def get(self, path, token=""):
         connection = http.client.HTTPConnection("localhost", timeout=10)
         try:
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.settimeout(10)
             connection.sock.connect(str(self.folder / "app.sock"))
-            connection.request("GET", path, headers={"Connection": "close"})
+            headers = {"Connection": "close", "Authorization": f"Bearer {token}"}
+            connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read().decode()
         finally:
@@ -299,3 +308,33 @@ def test_draining_is_seen_by_all_workers_and_ends_with_a_start(server):
         assert again.get("/readyz")[0] == 200
     finally:
         again.stop()
+
+
+@pytest.mark.integration
+def test_the_token_of_the_folder_opens_details_through_hup_and_usr2(server):
+    """Who reads the folder needs no other secret, whichever worker answers."""
+
+    def opens(token):
+        said = [json.loads(server.get("/health", token)[2]) for _ in range(6)]
+        assert {"details" in each for each in said} in ({True}, {False})
+        return "details" in said[0]
+
+    first = server.token
+    assert opens(first) and not opens("wrong" * 5) and not opens("")
+    server.reload()
+    assert server.token == first and opens(first)
+    server.process.send_signal(signal.SIGUSR2)
+    masters = server.metrics.parent
+    wait_for(lambda: len(list(masters.iterdir())) == 2)
+    (new,) = {int(path.name) for path in masters.iterdir()} - {server.process.pid}
+    try:
+        wait_for(lambda: len(list((masters / str(new)).glob("*.pid"))) == 2)
+        # Workers of both masters answer now, and take what the newer one has left.
+        assert server.token not in ("", first)
+        assert opens(server.token) and not opens(first)
+        server.process.terminate()
+        server.process.wait(20)
+        assert opens(server.token)
+    finally:
+        os.kill(new, signal.SIGTERM)
+        wait_for(lambda: not (masters / str(new)).exists())

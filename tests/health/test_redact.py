@@ -1,6 +1,10 @@
 """No secret gets into a log or an answer."""
 
+import string
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mltrading_health.redact import redact, redactor
 
@@ -30,3 +34,8 @@ def test_what_looks_like_a_secret_is_covered(text, covered):
 def test_what_is_known_to_be_secret_is_covered_wherever_it_is():
     cover = redactor(["correct-horse", "correct-horse-battery", "abc", ""])
     assert cover("xcorrect-horse-batteryx correct-horse abc") == "x***x *** abc"
+
+
+@given(st.text(), st.text(alphabet=string.ascii_letters, min_size=6), st.text())
+def test_a_known_secret_is_never_left(before, secret, after):
+    assert secret not in redactor([secret])(before + secret + after).replace("***", "")
