@@ -40,6 +40,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -286,12 +287,11 @@ def parse(text: bytes) -> Journal:
     for number, line in enumerate(text.split(b"\n"), 1):
         if not line:
             continue
-        try:
-            event = json.loads(line)
-        except ValueError:
+        event = _event(line)
+        if event is None:
             torn += 1
             continue
-        if not isinstance(event, dict) or event.get("hash") != digest(event):
+        if not event:
             breaks.append(f"line {number} has another hash than it says")
             continue
         if event.get("prev") != last:
@@ -301,6 +301,19 @@ def parse(text: bytes) -> Journal:
     return Journal(tuple(events), torn, tuple(breaks))
 
 
+# A journal is read again at every look, and only its end is new.
+@lru_cache(maxsize=200_000)
+def _event(line: bytes) -> Mapping[str, Any] | None:
+    """Return a line's event, {} where its hash is another, None where it is none."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(event, dict) or event.get("hash") != digest(event):
+        return {}
+    return event
+
+
 def digest(event: Mapping[str, Any]) -> str:
     """Return the hash that a line must have."""
     body = {name: value for name, value in event.items() if name != "hash"}
@@ -308,58 +321,82 @@ def digest(event: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(slots=True)
+class Fold:
+    """Take events one after the other; `standing` is what they say by then."""
+
+    good: set[int] = field(default_factory=set)
+    gated: set[int] = field(default_factory=set)
+    traffic: list[int] = field(default_factory=list)
+    left: set[int] = field(default_factory=set)
+    begun: dict[str, tuple[str, int | None, int | None]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    epochs: dict[str, int] = field(default_factory=dict)
+    effects: set[str] = field(default_factory=set)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take in one event."""
+        facts = event.get("facts", {})
+        run, done = str(event["run"]), event["phase"] == "done"
+        if run not in self.begun:
+            began = (str(event["op"]), event.get("release"), facts.get("previous"))
+            self.begun[run] = began
+        self.epochs[run] = max(self.epochs.get(run, 0), int(event.get("epoch", 0)))
+        if done:
+            self.effects.add(run)
+        if done and event.get("step") == "gate":
+            self.gated.add(int(event["release"]))
+        if event["phase"] == "end":
+            self.ended.add(run)
+            self._end(facts["outcome"] == "good", *self.begun[run])
+
+    def _end(
+        self, good: bool, op: str, release: int | None, previous: int | None
+    ) -> None:
+        self.left |= {previous} if previous else set()
+        if release is None:
+            return
+        if op == "deploy" and good:
+            self.good.add(release)
+            self.traffic.append(release)
+            self.left = {previous} if previous else set()
+        elif op == "deploy":
+            self.good.discard(release)
+        elif op == "rollback" and good:
+            if previous is not None and previous > release:
+                self.good.discard(previous)
+            if release in self.traffic:
+                del self.traffic[self.traffic.index(release) + 1 :]
+            else:
+                self.traffic.append(release)
+            self.good.add(release)
+
+    @property
+    def standing(self) -> Standing:
+        """Return what all events say."""
+        # A run that was noted on too few hosts to begin is over when a later one comes.
+        last = max(self.epochs.values(), default=0)
+        still = tuple(
+            run
+            for run in self.begun
+            if run not in self.ended
+            and (self.epochs[run] == last or run in self.effects)
+        )
+        return Standing(
+            frozenset(self.good),
+            tuple(self.traffic),
+            still,
+            frozenset(self.gated),
+            frozenset(self.left),
+        )
+
+
 def standing(events: Iterable[Mapping[str, Any]]) -> Standing:
     """Return what events say of releases: good ones, traffic, what is left open."""
-    good: set[int] = set()
-    gated: set[int] = set()
-    traffic: list[int] = []
-    left: set[int] = set()
-    begun: dict[str, tuple[str, int | None, int | None]] = {}
-    ended: dict[str, str] = {}
-    epochs: dict[str, int] = {}
-    effects: set[str] = set()
+    fold = Fold()
     for event in events:
-        facts = event.get("facts", {})
-        run = str(event["run"])
-        op, release = str(event["op"]), event.get("release")
-        if run not in begun:
-            begun[run] = (op, release, facts.get("previous"))
-        epochs[run] = max(epochs.get(run, 0), int(event.get("epoch", 0)))
-        if event["phase"] == "done":
-            effects.add(run)
-        if event.get("step") == "gate" and event["phase"] == "done":
-            gated.add(int(event["release"]))
-        if event["phase"] != "end":
-            continue
-        ended[run] = facts["outcome"]
-        op, release, previous = begun[run]
-        left |= {previous} if previous else set()
-        if release is None:
-            continue
-        if op == "deploy" and facts["outcome"] == "good":
-            good.add(release)
-            traffic.append(release)
-            left = {previous} if previous else set()
-        elif op == "deploy":
-            good.discard(release)
-        elif op == "rollback" and facts["outcome"] == "good":
-            if previous is not None and previous > release:
-                good.discard(previous)
-            if release in traffic:
-                del traffic[traffic.index(release) + 1 :]
-            else:
-                traffic.append(release)
-            good.add(release)
-    # A run that was noted on too few hosts to begin is over when a later one comes.
-    last = max(epochs.values(), default=0)
-    still = tuple(
-        run
-        for run in begun
-        if run not in ended and (epochs[run] == last or run in effects)
-    )
-    return Standing(
-        frozenset(good), tuple(traffic), still, frozenset(gated), frozenset(left)
-    )
+        fold.add(event)
+    return fold.standing
 
 
 # Judging ------------------------------------------------------------------------------
@@ -469,12 +506,13 @@ def outlived(events: Sequence[Mapping[str, Any]], keep: int) -> set[int]:
     """
     found: set[int] = set()
     pruned: set[str] = set()
-    for place, event in enumerate(events):
+    said = Fold()
+    for event in events:
+        said.add(event)
         if event.get("step") == "prune":
             pruned.add(str(event["run"]))
         elif event["phase"] != "end" or str(event["run"]) not in pruned:
             continue
-        said = standing(events[: place + 1])
         stay = {*sorted(said.good)[-keep:], *said.traffic[-keep:]}
         found |= said.good - stay
     return found
