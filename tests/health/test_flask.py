@@ -58,6 +58,7 @@ def counted(metrics):
     return {
         (dict(labels)["route"], dict(labels)["status"]): value
         for labels, value in found.items()
+        if value
     }
 
 

@@ -239,7 +239,7 @@ class Server:
 
     def counted(self):
         text = self.get("/metrics")[2]
-        found = re.search(r'requests_total{.*"/work".*} (\S+)', text)
+        found = re.search(r'requests_total{.*"/work".*"2xx"} (\S+)', text)
         return int(float(found[1]))
 
     def pids(self):

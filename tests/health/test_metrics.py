@@ -40,6 +40,12 @@ def test_what_is_renamed_is_not_remembered(metrics):
     assert 'http_requests_total{method="other",route="/"' in render(metrics)
 
 
+def test_failures_of_a_route_begin_at_zero_so_that_the_first_show_in_a_rate(metrics):
+    metrics.answered("GET", "/", "2xx", 0.1)
+    line = 'http_requests_total{method="GET",route="/",status="5xx"} 0.0'
+    assert line in render(metrics)
+
+
 def test_the_release_is_a_metric(metrics):
     health = Health("dashboard", version="1", release="r7", commit="c0")
     line = 'release_info{commit="c0",release="r7",service="dashboard",version="1"} 1.0'

@@ -30,6 +30,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 STATUSES = frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"})
 OTHER = "<other>"
 STATUS = "health_check_status"
+FAILED = "5xx"
 #: How the values of several workers become one. There is no "min": a worker that has
 #: not set its value yet would say 0.
 MODES = {"sum": "livesum", "max": "livemax", "recent": "livemostrecent"}
@@ -164,6 +165,8 @@ class Metrics:
         )
         if self.requests.knows(method, route, status):
             self._answers[method, route, status] = children
+            # A rate needs two values: with a zero here the first failures show at once.
+            self.requests.labels(method, route, FAILED)
         return children
 
     def follow(self, health: Health) -> None:
