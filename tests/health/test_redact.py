@@ -38,4 +38,4 @@ def test_what_is_known_to_be_secret_is_covered_wherever_it_is():
 
 @given(st.text(), st.text(alphabet=string.ascii_letters, min_size=6), st.text())
 def test_a_known_secret_is_never_left(before, secret, after):
-    assert secret not in redactor([secret])(before + secret + after).replace("***", "")
+    assert secret not in redactor([secret])(before + secret + after)
