@@ -35,11 +35,12 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
         Usage: there is no bench of this name.
         StepFailed: it found what may never be.
     """
-    from bench import deploy, first_run, menu, pipeline, switch
+    from bench import alerts, deploy, first_run, menu, pipeline, switch
     from bench.data import report as data
     from bench.faults import report as faults
 
     benches: dict[str, Callable[[int], dict[str, Any]]] = {
+        "alerts": alerts.measure,
         "data": partial(data.measure, only=only),
         "deploy": deploy.measure,
         "menu": menu.measure,

@@ -100,7 +100,7 @@ def watch(
             as_json=as_json,
         )
         return
-    programs = _programs()
+    programs = installed()
     with _alone(folder, dry_run):
         ports = _ports(folder, alerts)
         site = _site(alerts, ways, known, environ, folder / "secrets")
@@ -109,9 +109,9 @@ def watch(
         if dry_run:
             _tell_plan(folder, made, ports, programs)
             return
-        changed = _write(made, folder)
+        changed = write(made, folder)
         found = [
-            _start(name, programs[name], folder, ports[name], changed)
+            start(name, programs[name], folder, ports[name], changed)
             for name in ("alertmanager", "prometheus")
         ]
     _tell(known, ways, found, _targets(known, environ), as_json=as_json)
@@ -235,7 +235,7 @@ def _targets(environment: Environment, environ: Mapping[str, str]) -> list[str]:
     return [f"{address.host}:{environment.port}" for address in found]
 
 
-def _write(made: Made, folder: Path) -> list[str]:
+def write(made: Made, folder: Path) -> list[str]:
     """Write what differs, secrets for us only; return the names."""
     changed = []
     texts = {
@@ -278,7 +278,7 @@ def _render(
     names = [*made.files, *(f"secrets/{name}" for name in made.secrets)]
     if not dry_run:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(made, folder)
+        write(made, folder)
     if as_json:
         said = {"folder": str(folder), "files": names, "lacking": dict(ways.lacking)}
         report.as_json({"schema_version": 1, "written": not dry_run, **said})
@@ -331,7 +331,7 @@ def stop(folder: Path, *, dry_run: bool = False) -> list[str]:
     return ended
 
 
-def _programs() -> dict[str, str]:
+def installed() -> dict[str, str]:
     found = {
         name: next(filter(None, map(shutil.which, names)), "")
         for name, names in NAMES.items()
@@ -391,7 +391,7 @@ def _arguments(name: str, folder: Path, port: int) -> tuple[str, ...]:
     return (*shared, f"--storage.path={folder}/data/alertmanager", alone)
 
 
-def _start(
+def start(
     name: str, program: str, folder: Path, port: int, changed: Sequence[str]
 ) -> Running:
     """Start a program and wait until it is ready, or let it read what changed."""

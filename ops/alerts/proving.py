@@ -67,39 +67,52 @@ def judged(
     rules: Sequence[Rule],
     environments: Sequence[str],
 ) -> list[str]:
-    """Return what the programs have against the files of a folder."""
-    configuration = str(folder / "alertmanager.yml")
-    found = [
-        *_said("promtool", "check", "rules", *(str(folder / n) for n in (RULES, SLO))),
-        # The files of secrets and targets are elsewhere.
-        *_said(
-            *("promtool", "check", "config", "--syntax-only"),
-            str(folder / "prometheus.yml"),
-        ),
-        *_said("amtool", "check-config", configuration),
-    ]
-    with tempfile.TemporaryDirectory() as name:
+    """Return what the programs have against the files of a folder; side by side."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(4) as beside:
         scratch = Path(name)
         tests = drills.documents(alerts, rules, environments)
+        asked = []
         for file, document in tests.items():
             shutil.copyfile(folder / file, scratch / file)
             place = scratch / f"tests-{file}"
             place.write_text(generate.text(document))
-            found += _said("promtool", "test", "rules", str(place))
+            asked.append(("promtool", "test", "rules", str(place)))
+        asked += _checks(folder, alerts, environments)
+        return [text for texts in beside.map(_said, asked) for text in texts]
+
+
+def _checks(
+    folder: Path, alerts: Alerts, environments: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Return the commands that check each file, and whom a message reaches."""
+    configuration = str(folder / "alertmanager.yml")
+    service = f"service={alerts.monitoring.service}"
     routes = {
         (env, word): f"{env}-{word}" for env in environments for word in SEVERITIES
     }
     routes["nowhere", "critical"] = STRAY
-    for (env, word), receiver in routes.items():
-        found += _said(
-            *("amtool", "config", "routes", "test", f"--config.file={configuration}"),
-            *(f"--verify.receivers={receiver}", f"env={env}", f"severity={word}"),
-            *("alertname=HighErrorRate", f"service={alerts.monitoring.service}"),
-        )
-    return found
+    return [
+        ("promtool", "check", "rules", *(str(folder / name) for name in (RULES, SLO))),
+        # The files of secrets and targets are elsewhere.
+        (
+            *("promtool", "check", "config", "--syntax-only"),
+            str(folder / "prometheus.yml"),
+        ),
+        ("amtool", "check-config", configuration),
+        *(
+            (
+                *("amtool", "config", "routes", "test"),
+                *(f"--config.file={configuration}", f"--verify.receivers={receiver}"),
+                *(f"env={env}", f"severity={word}", "alertname=HighErrorRate", service),
+            )
+            for (env, word), receiver in routes.items()
+        ),
+    ]
 
 
-def _said(*argv: str) -> list[str]:
+def _said(argv: tuple[str, ...]) -> list[str]:
     """Return what a program has against its files; nothing where it is content."""
     result = run(Command(argv, timeout=60))
     return [] if result.ok else [f"{' '.join(argv[:3])}:\n{result.tail(30)}"]

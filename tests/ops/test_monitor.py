@@ -228,9 +228,9 @@ def test_a_dry_run_starts_and_writes_nothing(
 
 def test_a_secret_that_is_taken_back_is_removed(tmp_path: Path) -> None:
     made = monitor.Made({"a.yml": "1"}, {"slack_prod": monitor.Secret("x")})
-    assert monitor._write(made, tmp_path) == ["a.yml", "secrets/slack_prod"]
-    assert monitor._write(made, tmp_path) == []
-    assert monitor._write(monitor.Made({"a.yml": "2"}, {}), tmp_path) == ["a.yml"]
+    assert monitor.write(made, tmp_path) == ["a.yml", "secrets/slack_prod"]
+    assert monitor.write(made, tmp_path) == []
+    assert monitor.write(monitor.Made({"a.yml": "2"}, {}), tmp_path) == ["a.yml"]
     assert list((tmp_path / "secrets").iterdir()) == []
 
 
