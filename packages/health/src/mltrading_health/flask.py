@@ -78,12 +78,16 @@ def flask(
     that can't be found is "<other>"; the request is answered all the same.
     """
 
+    from flask import request
+
+    # Each look at `request` finds out anew which one it is.
+    current = request._get_current_object
+
     @server.after_request
     def name(response: Any) -> Any:
-        from flask import request
-
+        asked = current()
         try:
-            request.environ[_LABEL] = label(request)
+            asked.environ[_LABEL] = label(asked)
         except Exception:
             # The answer is on its way: it must not be lost for its name.
             log.exception("a request could not be labelled")

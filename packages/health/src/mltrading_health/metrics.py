@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +15,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from mltrading_health import slot
 from mltrading_health.checks import Health, Status
 from mltrading_health.disk import room
 from mltrading_health.families import Family, Names, Values
 from mltrading_health.memory import memory
 from mltrading_health.merge import merged
 from mltrading_health.snapshot import Snapshot, taken
+from mltrading_health.values import stored
 from mltrading_health.workers import Workers
 
 #: Seconds. Contains every latency threshold we alert on, and bounds beyond them: a
@@ -29,20 +30,13 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 3.0, 5.0, 10.0, 3
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 STATUSES = frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"})
 OTHER = "<other>"
+#: The values of one kind of answer: their count, seconds in all, bounds and buckets.
+Series = tuple[Any, Any, Sequence[float], Sequence[Any]]
 STATUS = "health_check_status"
 FAILED = "5xx"
 #: How the values of several workers become one. There is no "min": a worker that has
 #: not set its value yet would say 0.
 MODES = {"sum": "livesum", "max": "livemax", "recent": "livemostrecent"}
-
-
-@functools.cache
-def _slot_values() -> type:
-    """Return the one class whose values live in files that are named by slot.
-
-    prometheus-client names them by pid; see slot.py for why we do not.
-    """
-    return values.MultiProcessValue(slot.current)
 
 
 class Metrics:
@@ -73,7 +67,7 @@ class Metrics:
         self._health: Health | None = None
         self._began = _began(self.folder, now)
         if self.folder is not None:
-            values.ValueClass = _slot_values()
+            values.ValueClass = stored(self.folder)
         routes = Names(most_routes, OTHER)
         self.requests = self.counter(
             "http_requests",
@@ -89,7 +83,12 @@ class Metrics:
         self.in_progress = self.gauge(
             "http_requests_in_progress", "Requests being answered now"
         )
-        self._answers: dict[tuple[str, str, str], tuple[Any, Any]] = {}
+        self._answers: dict[tuple[str, str, str], Series] = {}
+        self._in_progress = self.in_progress._value
+        #: To be told that a request has come; `end` is to be told of its answer.
+        self.begin: Callable[[], None] = partial(self._in_progress.inc, 1.0)
+        kept = self.folder is not None
+        self._write = self._in_progress.of.answered if kept else _answered
 
     def counter(
         self, name: str, help: str, labels: Mapping[str, Values] | None = None
@@ -151,23 +150,32 @@ class Metrics:
 
     def answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Count one answer; ``status`` is its class, like "2xx"."""
-        children = self._answers.get((method, route, status))
-        if children is None:
-            children = self._adopt(method, route, status)
-        children[0].inc()
-        children[1].observe(seconds)
+        self.begin()
+        self.end(method, route, status, seconds)
 
-    def _adopt(self, method: str, route: str, status: str) -> tuple[Any, Any]:
-        """Return the series of an answer; keep them at hand if they bear its labels."""
-        children = (
-            self.requests.labels(method, route, status),
-            self.seconds.labels(method, route),
-        )
+    def end(self, method: str, route: str, status: str, seconds: float) -> None:
+        """Count one answer to a request of which ``begin`` was told."""
+        series = self._answers.get((method, route, status))
+        if series is None:
+            series = self._adopt(method, route, status)
+        count, total, bounds, buckets = series
+        bucket = buckets[bisect_left(bounds, seconds)]
+        self._write(count, total, bucket, self._in_progress, seconds)
+
+    def _adopt(self, method: str, route: str, status: str) -> Series:
+        """Return the series of an answer; keep them at hand if they bear its labels.
+
+        They are what prometheus-client's metrics are made of: through its own methods
+        the same costs three times as much.
+        """
+        count = self.requests.labels(method, route, status)
+        took = self.seconds.labels(method, route)
+        series = (count._value, took._sum, took._upper_bounds, took._buckets)
         if self.requests.knows(method, route, status):
-            self._answers[method, route, status] = children
+            self._answers[method, route, status] = series
             # A rate needs two values: with a zero here the first failures show at once.
             self.requests.labels(method, route, FAILED)
-        return children
+        return series
 
     def follow(self, health: Health) -> None:
         """Keep the last result of each check, of whichever worker has asked it last.
@@ -262,6 +270,14 @@ class Metrics:
         ):
             bytes_of = {disk: getattr(rooms[disk], field) for disk in rooms}
             yield from _by(GaugeMetricFamily, name, text, "disk", bytes_of)
+
+
+def _answered(count: Any, total: Any, bucket: Any, gauge: Any, seconds: float) -> None:
+    """Count one answer and its time, and one less in progress, in this process."""
+    count.inc(1.0)
+    total.inc(seconds)
+    bucket.inc(1.0)
+    gauge.inc(-1.0)
 
 
 def _began(folder: Path | None, now: Callable[[], float]) -> float:

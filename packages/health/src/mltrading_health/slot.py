@@ -6,10 +6,12 @@ goes on counting where this one ended, and the number of files stays what it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 MASTER = "master"
 _current = MASTER
+#: Called after this process has taken a slot.
+taken: list[Callable[[], None]] = []
 
 
 def current() -> str:
@@ -21,6 +23,8 @@ def take(slot: str) -> None:
     """Make this process the holder of a slot."""
     global _current
     _current = slot
+    for tell in taken:
+        tell()
 
 
 def lowest_free(taken: Iterable[str]) -> str:

@@ -6,10 +6,10 @@ prober and the answer.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 from mltrading_health.checks import Health
@@ -55,8 +55,9 @@ def wsgi(
         ("X-Content-Type-Options", "nosniff"),
         *signature,
     ]
-    clock, in_progress = time.perf_counter, metrics.in_progress
-    find, sane = probes.at.get, _SANE_ID.fullmatch
+    clock, begin, count = time.perf_counter, metrics.begin, metrics.end
+    # An id is no secret; this costs a fifth of what the kernel's random bytes do.
+    find, sane, random = probes.at.get, _SANE_ID.fullmatch, getrandbits
 
     def answered(probe: Probe, environ: Environ, start: StartResponse) -> list[bytes]:
         status, content_type, body, further = probes.answer(probe, environ)
@@ -74,7 +75,7 @@ def wsgi(
         line = "500"
         name = environ.get("HTTP_X_REQUEST_ID")
         if name is None or not sane(name):
-            name = os.urandom(8).hex()
+            name = f"{random(64):016x}"
         environ[REQUEST_ID] = name
         request_id.set(name)
         signed = [*signature, ("X-Request-Id", name)]
@@ -84,11 +85,11 @@ def wsgi(
         ) -> Callable[[bytes], Any]:
             nonlocal line
             line = status
-            return start(status, [*headers, *signed], *problem)
+            headers += signed  # a server may change the list, says PEP 3333
+            return start(status, headers, *problem)
 
         def end() -> None:
-            in_progress.dec()
-            metrics.answered(
+            count(
                 environ["REQUEST_METHOD"],
                 route(environ) or OTHER,
                 _CLASSES.get(line[:1], "other"),
@@ -98,7 +99,7 @@ def wsgi(
             request_id.set("")
 
         began = clock()
-        in_progress.inc()
+        begin()
         try:
             parts = app(environ, sign)
         except BaseException:
