@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from ops import quality
 from ops.alerts import alertmanager, drills, generate, grafana, prometheus, proving
 from ops.alerts.site import committed
 from ops.alerts.thresholds import SEVERITIES
+from ops.cache import Verdict
 from ops.command import Command
 from ops.environment import ROOT
 from ops.errors import Refused
@@ -319,17 +321,57 @@ def test_where_promtool_is_missing_what_mends_it_is_named(
     assert caught.value.next == "inv setup" and "promtool, amtool" in caught.value.what
 
 
-def test_a_file_that_nothing_asks_for_is_named_and_removed(tmp_path: Path) -> None:
-    for path in (*generate.files(), "ops/alerts.toml"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / path, tmp_path / path)
-    for file, _ in generate.HOMES.values():
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / file, tmp_path / file)
-    assert generate.drift(tmp_path) == []
-    (tmp_path / generate.FOLDER / "old.yml").write_text("")
-    (tmp_path / generate.FOLDER / "slo.yml").write_text("{}")
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a checkout that holds the alerts and what they are made from."""
+    monkeypatch.setenv("MLTRADING_CACHE", str(tmp_path / "cache"))
+    homes = [file for file, _ in generate.HOMES.values()]
+    for path in (*generate.files(), "ops/alerts.toml", *homes):
+        (tmp_path / "here" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, tmp_path / "here" / path)
+    return tmp_path / "here"
+
+
+def judged(root: Path) -> Verdict:
+    (verdict,) = quality.run(("alerts",), root=root)
+    return verdict
+
+
+def test_the_gate_keeps_its_verdict_until_a_file_changes(copied: Path) -> None:
+    assert judged(copied).state == "green" and judged(copied).cached
+    (copied / generate.NEUTRAL).write_text("{}")
+    verdict = judged(copied)
+    assert verdict.state == "red" and verdict.fix.startswith("inv alerts")
+    assert (
+        verdict.findings == f"{generate.NEUTRAL} is not what ops/alerts.toml asks for"
+    )
+    generate.write(copied)
+    assert judged(copied).state == "green"
+
+
+def test_the_gate_names_what_is_not_allowed(copied: Path) -> None:
+    file = copied / "ops" / "alerts.toml"
+    file.write_text(file.read_text().replace('p95 = "10s"', 'p95 = "8s"'))
+    verdict = judged(copied)
+    assert verdict.state == "red"
+    assert "[critical] response_time_p95: 8 s is no bound" in verdict.findings
+
+
+def test_without_promtool_the_gate_compares_and_warns(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proving, "missing", lambda: ["promtool"])
+    verdict = judged(copied)
+    assert (verdict.state, verdict.fix) == ("warned", "inv setup")
+    (copied / generate.FOLDER / "rules.yml").write_text("{}")
+    assert judged(copied).state == "red"
+
+
+def test_a_file_that_nothing_asks_for_is_named_and_removed(copied: Path) -> None:
+    assert generate.drift(copied) == []
+    (copied / generate.FOLDER / "old.yml").write_text("")
+    (copied / generate.FOLDER / "slo.yml").write_text("{}")
     wrong = [f"{generate.FOLDER}/slo.yml", f"{generate.FOLDER}/old.yml"]
-    assert generate.drift(tmp_path) == wrong
-    assert generate.write(tmp_path) == wrong
-    assert generate.drift(tmp_path) == []
+    assert generate.drift(copied) == wrong
+    assert generate.write(copied) == wrong
+    assert generate.drift(copied) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ from typing import Any
 
 import pytest
 
-from ops import wire
+from ops import delivery, wire
 from ops.alerts import generate, monitor, proving, trial
-from ops.command import Request
+from ops.command import Command, Request
 from ops.errors import Refused, StepFailed, Usage
+from ops.shell import leave
+from ops.targets import processes
 from tests.doubles import slack as slack_double
 from tests.doubles import smtp as smtp_double
 
@@ -240,3 +243,21 @@ def test_a_number_that_another_process_has_now_is_not_ours(tmp_path: Path) -> No
     )
     assert monitor.running(tmp_path, "prometheus") is None
     assert monitor.stop(tmp_path) == []
+
+
+@pytest.mark.integration
+def test_down_ends_the_monitor_too(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = state / "local" / "monitor"
+    folder.mkdir(parents=True)
+    stays = "import signal; signal.pause()"
+    ours = f"--config.file={folder}/prometheus.yml"
+    pid = leave(Command((sys.executable, "-c", stays, ours)))
+    (folder / "prometheus.json").write_text(json.dumps({"pid": pid, "port": 1}))
+    monkeypatch.setattr(delivery, "_carry", lambda *_, **__: None)
+    wait_for(lambda: monitor.running(folder, "prometheus"))
+    delivery.down("local", dry_run=True)
+    assert monitor.running(folder, "prometheus") is not None
+    delivery.down("local")
+    assert processes.gone(pid) and monitor.running(folder, "prometheus") is None
