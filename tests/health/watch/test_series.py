@@ -18,6 +18,9 @@ TIMES = [0.0, 15.0, 30.0, 45.0, 60.0]
         (TIMES, [10, 20, 30, 40, 50], -5, 65, 40 * 70 / 60),
         # A gap at the start: carried on by half a distance only.
         (TIMES, [100, 110, 120, 130, 140], -60, 60, 40 * 67.5 / 60),
+        # Just too far from the start to be near it.
+        (TIMES, [100, 110, 120, 130, 140], -17, 60, 40 * 67.5 / 60),
+        (TIMES, [100, 110, 120, 130, 140], -16, 60, 40 * 76 / 60),
         # Not to before it was zero.
         (TIMES, [2, 12, 22, 32, 42], -60, 60, 40 * 63 / 60),
         # A fall is a restart from zero.
@@ -87,6 +90,12 @@ def test_a_series_that_a_snapshot_misses_has_no_value(told, rule_of):
     assert history.history.values(free, history.now + 301) == {}
     history.snapshot({})
     assert history.history.values(free, history.now) == {}
+
+
+def test_what_came_later_has_no_value_before(told, rule_of):
+    history = told(rule_of(DISK)).snapshot({})
+    history.snapshot({"disk_free_bytes": {labels(disk="a"): 1.0}})
+    assert history.history.values(Selector("disk_free_bytes"), 14.0) == {}
 
 
 def test_time_never_goes_back(alerts):

@@ -49,7 +49,7 @@ class Service:
         self.samples = {"disk_free_bytes": {disk: free}, "disk_size_bytes": {disk: 100}}
         for _ in range(times):
             self.clock.now += 15.0
-            self.watcher.look()
+            self.watcher.look(self.clock.now)
 
     @property
     def waiting(self):
@@ -129,6 +129,16 @@ def test_a_heir_tells_nothing_twice_and_the_end_once(tmp_path):
     assert [message.firing for message in heir.waiting] == [True, False]
 
 
+def test_a_heir_waits_no_longer_than_the_other_would_have(tmp_path):
+    first = Service(tmp_path, DISK)
+    first.disk(free=2, times=2)
+    heir = Service(tmp_path, DISK)
+    heir.clock.now = first.clock.now
+    heir.watcher.begin()
+    heir.disk(free=2)
+    assert [message.firing for message in heir.waiting] == [True]
+
+
 def test_an_alert_whose_rule_is_gone_is_told_to_have_ended(tmp_path):
     Service(tmp_path, DISK).disk(free=2, times=3)
     heir = Service(tmp_path, ERRORS)
@@ -157,6 +167,40 @@ def test_a_look_that_fails_changes_nothing_and_is_not_the_last(tmp_path, caplog)
     assert "the alerts could not be evaluated" in caplog.text
     assert caplog.text.count("alert firing") == 1
     assert "alert resolved" not in caplog.text
+
+
+def test_a_look_that_is_late_is_still_of_its_beat(tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    late, free, clock = [0.9, 0.1, 0.5, 0.2], [50.0, 2.0, 2.0, 2.0], Clock()
+    size = {labels(disk="a"): 100.0}
+
+    def snapshot():
+        disk = {labels(disk="a"): free.pop(0)}
+        return {"disk_free_bytes": disk, "disk_size_bytes": size}
+
+    alerts = parse({**DOCUMENT, "rules": [DISK]})
+    more = {"clock": clock, "serves": lambda: bool(free)}
+    watcher = Watcher(alerts, snapshot, [], tmp_path, WHERE, **more)
+    monkeypatch.setattr(
+        watcher, "_rest", lambda until: vars(clock).update(now=until + late.pop(0))
+    )
+    clock.now = 15.0
+    watcher._watch()
+    # Pending at 30.9, firing at 60.5: two looks of 15 s for the 30 s that are asked.
+    assert "alert firing" in caplog.text
+
+
+def test_beats_that_were_missed_are_left_out(tmp_path, monkeypatch):
+    clock, looks, late = Clock(), [], [50.0, 0.0, 0.0]
+    more = {"clock": clock, "serves": lambda: len(looks) < 3}
+    watcher = Watcher(parse(DOCUMENT), dict, [], tmp_path, WHERE, **more)
+    monkeypatch.setattr(watcher, "look", looks.append)
+    monkeypatch.setattr(
+        watcher, "_rest", lambda until: vars(clock).update(now=until + late.pop(0))
+    )
+    clock.now = 17.0
+    watcher._watch()
+    assert looks == [17.0, 75.0, 90.0]
 
 
 def test_only_one_of_a_folder_watches(tmp_path):

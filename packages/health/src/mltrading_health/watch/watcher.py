@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 import uuid
@@ -96,18 +97,21 @@ class Watcher:
         couriers = [Courier(each, self.book) for each in self.channels.values()]
         for courier in couriers:
             courier.start()
-        soon = self.clock()
+        at, interval = self.clock(), self.alerts.interval_s
+        beat = math.floor(at / interval)
         while not self._stopped.is_set() and self.serves():
             try:
-                self.look()
+                self.look(at)
             except Exception:
                 # A look that fails must not be the last. It changes nothing: alerts
                 # stay what they were, as nobody knows better.
                 log.exception("the alerts could not be evaluated")
-            # On a fixed beat; what was missed is left out.
-            late = self.clock() - soon
-            soon += self.alerts.interval_s * (late // self.alerts.interval_s + 1)
-            self._rest(soon)
+            self._rest((beat + 1) * interval)
+            # A look is of the beat that it is for, though it is always a little late:
+            # else 30 s would be four looks of 10 s on every other time. The beats are
+            # the same for all processes, and those that were missed are left out.
+            beat = max(beat + 1, math.floor(self.clock() / interval))
+            at = beat * interval
         for courier in couriers:
             courier.stop()
 
@@ -133,17 +137,15 @@ class Watcher:
         if self.alerts.left_out:
             log.info("left to Prometheus: %s", ", ".join(self.alerts.left_out))
 
-    def look(self) -> tuple[Transition, ...]:
-        """Take a snapshot, evaluate all rules, and have people told."""
-        samples = self.snapshot()
-        now = self.clock()
-        self.history.add(now, samples)
-        state, changes = evaluate(self.alerts.rules, self.history, now, self.state)
-        news, told = due(state, self.book.told, now, self.alerts.repeat_s)
+    def look(self, at: float) -> tuple[Transition, ...]:
+        """Take a snapshot, evaluate all rules as of a time, and have people told."""
+        self.history.add(at, self.snapshot())
+        state, changes = evaluate(self.alerts.rules, self.history, at, self.state)
+        news, told = due(state, self.book.told, at, self.alerts.repeat_s)
         messages = [
             message
             for alert, firing in news
-            for message in self._messages(alert, firing, state, now)
+            for message in self._messages(alert, firing, state)
         ]
         moved = _phases(state) != _phases(self.state)
         self.state = state
@@ -153,14 +155,12 @@ class Watcher:
             self._log(change)
         return changes
 
-    def _messages(
-        self, alert: Alert, firing: bool, state: State, now: float
-    ) -> Iterable[Message]:
+    def _messages(self, alert: Alert, firing: bool, state: State) -> Iterable[Message]:
         """Yield what the channels are to say about an alert."""
         rule = self.rules.get((alert.name, alert.severity))
         active = state.get(alert) if firing else self.state.get(alert)
+        now, wall = self.clock(), self.wall()
         since = active.since if active else now
-        wall = self.wall()
         for channel in self.channels.values():
             people = channel.people(alert.severity)
             if not people:
