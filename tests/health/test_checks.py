@@ -440,3 +440,43 @@ def test_drain_is_seen_by_all_who_share_the_folder(health, tmp_path):
 def test_drain_needs_a_folder():
     with pytest.raises(ValueError, match="runtime_dir"):
         Health("dashboard").drain()
+
+
+def test_results_are_kept_fresh_though_nobody_asks():
+    health = Health("dashboard")
+    failed, passed = threading.Event(), threading.Event()
+    well = [False, True]
+    seen = []
+
+    def heard(name, result):
+        seen.append(result.status)
+        (passed if result.status is Status.PASS else failed).set()
+
+    health.listeners.append(heard)
+    health.check("c", lambda: well[0], ttl=0.01, fail_ttl=0.01, fall=1)
+    assert not health.latest().checks
+    end = health.keep_fresh(0.005)
+    try:
+        assert failed.wait(5)
+        well[0] = True
+        assert passed.wait(5)
+    finally:
+        end()
+    many = len(seen)
+    assert "checks" not in {thread.name for thread in threading.enumerate()}
+    assert len(seen) == many
+
+
+def test_a_check_runs_no_more_often_for_being_kept_fresh(clock, health):
+    calls = counted(health, ttl=5.0)
+    asked = threading.Semaphore(0)
+    health.check("d", lambda: True, ttl=5.0)
+    report = health.report
+    health.report = lambda *args, **kwargs: (report(*args, **kwargs), asked.release())
+    end = health.keep_fresh(0.001)
+    try:
+        for _ in range(20):
+            assert asked.acquire(timeout=5)
+    finally:
+        end()
+    assert len(calls) == 1

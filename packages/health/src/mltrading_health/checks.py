@@ -388,6 +388,29 @@ class Health:
             self._kept[group, critical] = report, until
         return report
 
+    def keep_fresh(self, look: float = 1.0) -> Callable[[], None]:
+        """Ask each check again as its result gets old, from a thread of this process.
+
+        Metrics and alerts read the results at hand: where nobody asks for /health they
+        would judge by what was true long ago. Looks every ``look`` seconds; a check
+        runs no more often than its ttl says. Call it in each worker, after the fork.
+        Returns a function that ends it.
+        """
+        ending = threading.Event()
+
+        def ask() -> None:
+            while not ending.wait(look):
+                self.report()
+
+        thread = threading.Thread(target=ask, name="checks", daemon=True)
+        thread.start()
+
+        def end() -> None:
+            ending.set()
+            thread.join()
+
+        return end
+
     def _found(self, name: str, result: Result) -> None:
         for listener in self.listeners:
             listener(name, result)

@@ -36,9 +36,11 @@ def pre_fork(server, worker) -> None:
 
 
 def post_worker_init(worker) -> None:
-    """Let one of the workers watch them all, where the settings say so."""
+    """Keep checks fresh; let one of the workers watch, where the settings say so."""
     from mltrading_dashboard.wsgi import service
 
+    # Prometheus and the alerts read the results at hand, and nobody may ask for them.
+    service.health.keep_fresh()
     service.watch()
 
 
