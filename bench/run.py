@@ -35,7 +35,7 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
         Usage: there is no bench of this name.
         StepFailed: it found what may never be.
     """
-    from bench import alerts, deploy, first_run, menu, pipeline, switch
+    from bench import alerts, deploy, first_run, menu, pipeline, switch, watch
     from bench.data import report as data
     from bench.faults import report as faults
 
@@ -47,6 +47,7 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
         "pipeline": partial(pipeline.measure, only=only),
         "first-run": first_run.measure,
         "switch": switch.measure,
+        "watch": watch.measure,
         "faults": partial(faults.measure, seed=seed, only=only),
     }
     if name not in benches:
