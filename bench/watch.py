@@ -2,8 +2,8 @@
 
 Services under gunicorn with three workers, real requests, the rules that ship with the
 dashboard, and the evaluator of one of their workers. They break at different moments of
-the interval; in some, the worker that watches is killed on the way. All of them run side
-by side, as each waits for most of its time.
+the interval; in some, the worker that watches is killed on the way. All run side by
+side, as each waits for most of its time.
 """
 
 from __future__ import annotations
