@@ -1,6 +1,9 @@
 """What the alerts ask about is what the dashboard measures: names, labels, bounds."""
 
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,11 +18,12 @@ from tests.dashboard.test_app import PAGE, page_request
 # Rules of Prometheus alone: what only it knows, and what is recorded from the rest.
 ALONE = {"down", "absent", "burn"}
 RULES = [rule for rule in alerts()["rules"] if rule["kind"] not in ALONE]
+PANELS = Path(__file__).parents[2] / "ops" / "monitoring" / "dashboard.json"
 ENDINGS = {"slow": ("_bucket", "_count"), "mean": ("_sum", "_count")}
 
 
 @pytest.fixture(scope="module")
-def samples(database_url):
+def exposed(database_url):
     """What /metrics says after a chart and a callback that does not exist."""
     with pytest.MonkeyPatch.context() as patch:
         opened = []
@@ -36,7 +40,12 @@ def samples(database_url):
         text = client.get("/metrics", buffered=True).text
         for store in opened:
             store.__exit__(None, None, None)
-    families = text_string_to_metric_families(text)
+    return text
+
+
+@pytest.fixture(scope="module")
+def samples(exposed):
+    families = text_string_to_metric_families(exposed)
     return [sample for family in families for sample in family.samples]
 
 
@@ -81,3 +90,12 @@ def test_what_strangers_ask_for_has_the_label_that_is_left_out(samples):
     }
     assert left_out == {"<unknown callback>"} and left_out < routes
     assert f"callback {PAGE}" in routes
+
+
+def test_what_the_panels_of_grafana_show_is_measured(exposed):
+    panels = json.loads(PANELS.read_text())["panels"]
+    asked = " ".join(each["expr"] for panel in panels for each in panel["targets"])
+    names = set(re.findall(r"\b([a-z]+_[a-z_]+)\{", asked))
+    known = set(re.findall(r"^# TYPE (\S+) ", exposed, re.M))
+    kinds = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+    assert len(kinds) > 12 and kinds <= known | {"slo"}
