@@ -130,7 +130,19 @@ class Standing:
 
 
 def look(place: Place, *, door: bool = True) -> Sight:
-    """Return what a host looks like now, changing nothing on it."""
+    """Return what a host looks like now, changing nothing on it.
+
+    An agent whose deployer has died ends its step: where traffic moves while we look,
+    we look again, or the door and the pointer would be of two moments.
+    """
+    for _ in range(5):
+        sight = _glance(place, door=door)
+        if _link(place.root / "current") == sight.current:
+            break
+    return sight
+
+
+def _glance(place: Place, *, door: bool) -> Sight:
     releases = place.root / "releases"
     slots: dict[int, Mapping[str, Any] | None] = {}
     for name in _names(releases):

@@ -150,8 +150,8 @@ class Link:
             Refused: the host's key is not known, or is not the one that is known.
         """
         self._connection = connect(self.address)
-        self._channel = self._connection.transport.open_session(timeout=CONNECT)
-        self._channel.settimeout(START)
+        from paramiko import SSHException
+
         sha, program = agent()
         words = [f"--{name}={value}" for name, value in self.options.items()]
         script = _SCRIPT.format(
@@ -161,13 +161,18 @@ class Link:
             arguments=shlex.join([f"--root={self.root}", *words]),
         )
         try:
+            # Any of these may find the connection cut, and paramiko says so by EOFError
+            # or by an exception of its own.
+            session = self._connection.transport.open_session(timeout=CONNECT)
+            self._channel = session
+            self._channel.settimeout(START)
             self._channel.exec_command(f"exec /bin/sh -c {shlex.quote(script)}")
             incoming = self._channel.makefile("rb", 65536)
             said = self._first_word(incoming)
             if "need" in said:
                 self._channel.sendall(program)
                 said = self._first_word(incoming)
-        except OSError as error:
+        except (OSError, EOFError, SSHException) as error:
             raise Unreachable(f"the agent did not start: {_said(error)}") from None
         if "hello" not in said:
             raise Unprepared(str(said.get("problem", f"it said {said}")))
@@ -438,6 +443,8 @@ def connect(address: Address, environ: Mapping[str, str] = os.environ) -> Any:
         if sock is not None:
             connection.connect_kwargs["sock"] = sock
         connection.open()
+        inner = connection.transport.sock
+        inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BadHostKeyException as error:
         raise changed_key(address, file, error.key.get_name()) from None
     except AuthenticationException as error:
@@ -449,10 +456,8 @@ def connect(address: Address, environ: Mapping[str, str] = os.environ) -> Any:
         if "not found in known_hosts" in str(error):
             raise unknown_key(address, file) from None
         raise Unreachable(f"no SSH: {_said(error)}") from None
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise Unreachable(f"no connection: {_said(error)}") from None
-    sock = connection.transport.sock
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 

@@ -304,3 +304,22 @@ def test_what_is_gone_though_no_host_ever_pruned_is_missed() -> None:
 def test_a_release_is_whole_only_where_every_host_holds_it() -> None:
     assert observer.whole([sight()], 1)
     assert not observer.whole([sight(), sight(slots={1: None})], 1)
+
+
+def test_where_traffic_moves_while_we_look_we_look_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = replace(PLACE, root=tmp_path)
+    current = tmp_path / "current"
+    current.symlink_to("releases/v1")
+
+    def ask(door: Any) -> Door:
+        # What the agent still had to do is done between our two glances.
+        current.unlink()
+        current.symlink_to("releases/v2")
+        return Door("v2", "abc", "b")
+
+    monkeypatch.setattr(observer, "ask", ask)
+    monkeypatch.setattr(observer, "processes", lambda place: [])
+    seen = observer.look(place)
+    assert (seen.current, seen.door.release) == ("releases/v2", "v2")

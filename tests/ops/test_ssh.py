@@ -14,8 +14,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from paramiko import SSHException
 
 from ops.command import Answer, Command, Request
 from ops.environment import Address
@@ -327,6 +329,21 @@ def test_a_host_that_does_not_answer_is_called_once(
             link.connect(address, {})
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+@pytest.mark.parametrize("step", ["open_session", "exec_command"])
+@pytest.mark.parametrize("error", [EOFError(), SSHException("closed"), OSError("cut")])
+def test_a_connection_that_is_cut_while_the_agent_starts_is_a_host_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    connection = MagicMock()
+    broken = connection.transport
+    if step == "exec_command":
+        broken = broken.open_session.return_value
+    getattr(broken, step).side_effect = error
+    monkeypatch.setattr(link, "connect", lambda address: connection)
+    with pytest.raises(link.Unreachable, match="the agent did not start"):
+        link.Link(Address("deploy", "192.0.2.1", 22), "mltrading/x", {}).open()
 
 
 def test_a_connection_made_early_is_given_up_where_settings_lead_elsewhere() -> None:
