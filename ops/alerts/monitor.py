@@ -107,7 +107,7 @@ def watch(
         site = replace(site, alertmanager=f"127.0.0.1:{ports['alertmanager']}")
         made = _made(alerts, rules, site, known, ways, environ)
         if dry_run:
-            _tell_plan(folder, made, ports, programs)
+            _tell_plan(folder, made, ports, programs, as_json=as_json)
             return
         changed = write(made, folder)
         found = [
@@ -332,6 +332,11 @@ def stop(folder: Path, *, dry_run: bool = False) -> list[str]:
 
 
 def installed() -> dict[str, str]:
+    """Return the path of each program.
+
+    Raises:
+        Refused: one is not installed.
+    """
     found = {
         name: next(filter(None, map(shutil.which, names)), "")
         for name, names in NAMES.items()
@@ -406,8 +411,11 @@ def start(
     log = folder / f"{name}.log"
     begun = log.stat().st_size if log.exists() else 0
     argv = (program, *_arguments(name, folder, port))
+    # Of our variables only what every program needs: the others hold secrets.
+    needed = processes.basics()
+    rest = {variable: None for variable in os.environ if variable not in needed}
     try:
-        pid = leave(Command(argv, cwd=folder), log)
+        pid = leave(Command(argv, cwd=folder, env=rest), log)
     except OSError as error:
         raise StepFailed(
             f"{name} can't be started: {error.strerror}", where=program
@@ -450,13 +458,28 @@ def _end(folder: Path, *, dry_run: bool, as_json: bool) -> None:
 
 
 def _tell_plan(
-    folder: Path, made: Made, ports: Mapping[str, int], programs: Mapping[str, str]
+    folder: Path,
+    made: Made,
+    ports: Mapping[str, int],
+    programs: Mapping[str, str],
+    *,
+    as_json: bool,
 ) -> None:
-    for name in (*made.files, *(f"secrets/{name}" for name in made.secrets)):
+    names = (*made.files, *(f"secrets/{name}" for name in made.secrets))
+    commands = [
+        " ".join((program, *_arguments(name, folder, ports[name])))
+        for name, program in programs.items()
+    ]
+    if as_json:
+        files = [str(folder / name) for name in names]
+        report.as_json(
+            {"schema_version": 1, "would_write": files, "would_start": commands}
+        )
+        return
+    for name in names:
         report.say(f"  would write {folder / name}")
-    for name, program in programs.items():
-        words = (program, *_arguments(name, folder, ports[name]))
-        report.say(f"  would start {' '.join(words)}")
+    for command in commands:
+        report.say(f"  would start {command}")
 
 
 def _tell(
@@ -469,7 +492,7 @@ def _tell(
 ) -> None:
     """Say what runs where, what it watches, whom it tells, and how it is ended."""
     name = environment.name
-    silent = _silent(environment, targets)
+    silent = _silent(targets)
     stopped = f"inv monitor --env {name} --down"
     if as_json:
         programs = {
@@ -489,19 +512,18 @@ def _tell(
         )
         return
     for one in found:
-        report.step(
-            "ok", one.name, f"{one.url}/ {'' if one.started else '(ran already)'}"
-        )
+        ran = "" if one.started else " (ran already)"
+        report.step("ok", one.name, f"{one.url}/{ran}")
     for target in targets:
         well = target not in silent
-        said = "answers" if well else "does not answer: inv up, or inv deploy"
+        said = "answers" if well else f"does not answer; next: inv up --env {name}"
         report.step("ok" if well else "warned", "watches", f"{target} {said}")
     _tell_lacking(ways)
     report.say(f"\n  to try whom it tells:  inv alerts --test --env {name}")
     report.say(f"  to end it:             {stopped}")
 
 
-def _silent(environment: Environment, targets: Sequence[str]) -> list[str]:
+def _silent(targets: Sequence[str]) -> list[str]:
     """Return the targets on which nobody answers; they are watched all the same."""
     ask = Request("GET", "/livez", timeout=3.0)
     asked = {each: wire.ask(ask, url=f"http://{each}") for each in targets}

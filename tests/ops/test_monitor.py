@@ -111,7 +111,7 @@ def test_an_alert_goes_through_real_programs_to_slack_and_mail(
         try:
             monitor.watch("local", environ=environ)
             told = capsys.readouterr().err
-            assert "answers" in told and "inv monitor --env local --down" in told
+            assert " answers" in told and "inv monitor --env local --down" in told
             prometheus = monitor.running(folder, "prometheus")
             assert prometheus is not None and prometheus.url in told
 
@@ -159,6 +159,24 @@ def test_a_program_that_does_not_start_shows_the_end_of_its_log(
     with pytest.raises(StepFailed, match="alertmanager ended at once") as caught:
         monitor.watch("local", environ={})
     assert caught.value.where.endswith("alertmanager.log")
+
+
+def test_a_dashboard_that_does_not_run_is_said_and_watched_all_the_same(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = wire.free_port()
+    kept = state / "local" / "state" / "port"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(f"8050 {port}")
+    monkeypatch.setattr(monitor, "installed", lambda: dict.fromkeys(monitor.NAMES, ""))
+    ran = [monitor.Running(name, 1, 2, started=True) for name in monitor.NAMES]
+    monkeypatch.setattr(monitor, "start", lambda *_: ran.pop())
+    monitor.watch("local", environ={})
+    told = capsys.readouterr().err
+    assert f"127.0.0.1:{port} does not answer; next: inv up --env local" in told
+    assert "not configured: SLACK_WEBHOOK_URL is not set" in told
+    targets = state / "local" / "monitor" / "targets" / "local.json"
+    assert f"127.0.0.1:{port}" in targets.read_text()
 
 
 def test_where_it_is_not_installed_what_brings_it_is_named(
@@ -226,6 +244,8 @@ def test_a_dry_run_starts_and_writes_nothing(
 ) -> None:
     monitor.watch("local", dry_run=True, environ={})
     assert "would start" in capsys.readouterr().err
+    monitor.watch("local", dry_run=True, as_json=True, environ={})
+    assert len(json.loads(capsys.readouterr().out)["would_start"]) == 2
     assert not (state / "local").exists()
 
 
@@ -243,6 +263,22 @@ def test_a_number_that_another_process_has_now_is_not_ours(tmp_path: Path) -> No
     )
     assert monitor.running(tmp_path, "prometheus") is None
     assert monitor.stop(tmp_path) == []
+
+
+@pytest.mark.integration
+def test_what_is_started_inherits_no_secret(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = state / "m"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("SMTP_URL", "smtp://me:hush@127.0.0.1")
+    program = folder / "program"
+    program.write_text("#!/bin/sh\nenv\n")
+    program.chmod(0o700)
+    with pytest.raises(StepFailed, match="prometheus ended at once"):
+        monitor.start("prometheus", str(program), folder, 9, ())
+    said = (folder / "prometheus.log").read_text()
+    assert "PATH=" in said and "hush" not in said
 
 
 @pytest.mark.integration
