@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from ops import delivery, wire
 from ops.alerts import generate, monitor, proving, trial
 from ops.command import Command, Request
+from ops.environment import ROOT
 from ops.errors import Refused, StepFailed, Usage
 from ops.shell import leave
 from ops.targets import processes
@@ -149,6 +151,71 @@ def test_an_alert_goes_through_real_programs_to_slack_and_mail(
     assert mail.message["Importance"] == "high"
     body = mail.message.get_body(("plain",))
     assert body is not None and "Nothing is wrong" in body.get_content()
+
+
+def firing(name: str, severity: str, **labels: str) -> dict[str, str]:
+    same = {"env": "prod", "service": "dashboard"}
+    return {"alertname": name, "severity": severity, **same, **labels}
+
+
+DOWN = firing("TargetDown", "critical")
+ERRORS = firing("HighErrorRate", "critical"), firing("HighErrorRate", "warning")
+FULL = firing("LowDisk", "critical", disk="data", instance="a")
+ALONE = firing("TargetDown", "warning", instance="a")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("alerts", "silent"),
+    [
+        (ERRORS, ERRORS[1:]),
+        ((FULL, firing("LowDisk", "warning", disk="data", instance="a")), None),
+        ((FULL, firing("LowDisk", "warning", disk="logs", instance="a")), ()),
+        ((FULL, firing("LowDisk", "warning", disk="data", instance="b")), ()),
+        ((ERRORS[0], firing("SlowResponses", "warning")), ()),
+        ((ERRORS[0], {**ERRORS[1], "env": "staging"}), ()),
+        ((DOWN, firing("MetricsAbsent", "critical")), None),
+        ((DOWN, ALONE), None),
+        ((DOWN, {**ERRORS[0], "env": "staging"}), ()),
+        ((DOWN, firing("TestOfCritical", "critical", test="true")), ()),
+        ((ALONE, FULL), None),
+        ((ALONE, {**FULL, "instance": "b"}), ()),
+        ((ALONE, ERRORS[0]), ()),
+    ],
+    ids=lambda value: None,
+)
+def test_what_keeps_what_silent(
+    silencing: monitor.Running, alerts: Any, silent: Any
+) -> None:
+    # None is all but the first.
+    wanted = list(alerts[1:] if silent is None else silent)
+    body = json.dumps([{"labels": labels} for labels in alerts]).encode()
+    headers = {"Content-Type": "application/json"}
+    post = Request("POST", "/api/v2/alerts", body, headers)
+    assert wire.ask(post, port=silencing.port).status == 200
+    there = wire.ask(Request("GET", "/api/v2/alerts"), port=silencing.port)
+    found = {
+        json.dumps(each["labels"], sort_keys=True): each["status"]["inhibitedBy"]
+        for each in json.loads(there.body)
+    }
+    asked = [found[json.dumps(labels, sort_keys=True)] for labels in alerts]
+    assert [bool(by) for by in asked] == [labels in wanted for labels in alerts]
+    ended = [{"labels": labels, "endsAt": "2020-01-01T00:00:00Z"} for labels in alerts]
+    wire.ask(replace(post, body=json.dumps(ended).encode()), port=silencing.port)
+
+
+@pytest.fixture(scope="module")
+def silencing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[monitor.Running]:
+    """Run Alertmanager on what is committed, but for the channels: nobody is told."""
+    folder = tmp_path_factory.mktemp("alertmanager")
+    said = json.loads((ROOT / generate.FOLDER / "alertmanager.yml").read_text())
+    said["receivers"] = [{"name": each["name"]} for each in said["receivers"]]
+    (folder / "alertmanager.yml").write_text(json.dumps(said))
+    program = monitor.installed()["alertmanager"]
+    try:
+        yield monitor.start("alertmanager", program, folder, wire.free_port(), ())
+    finally:
+        monitor.stop(folder)
 
 
 @pytest.mark.integration
