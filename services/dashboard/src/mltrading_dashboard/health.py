@@ -42,7 +42,14 @@ def create_health(settings: Settings, store: Any) -> Health:
     )
     bounds = alerts()["thresholds"]
     memory, free = bounds["memory"], bounds["disk_free"]
-    health.check("database", store.ping, timeout=DATABASE_TIMEOUT_S, kind="datastore")
+    health.check(
+        "database",
+        store.ping,
+        timeout=DATABASE_TIMEOUT_S,
+        # The store has asked again by itself before it says no.
+        fall=1,
+        kind="datastore",
+    )
     health.check(
         "external_apis",
         providers(store),
