@@ -46,9 +46,13 @@ def document(alerts: Alerts, rules: Sequence[Rule]) -> dict[str, Any]:
                 "urgent": audience.urgent,
                 "suffix": audience.suffix,
                 "mail": {
-                    **{word: list(alerts.people(word, {})) for word in SEVERITIES},
-                    "variables": {
-                        word: [alerts.groups[one].variable for one in alerts.told[word]]
+                    **{
+                        word: {
+                            alerts.groups[one].variable: list(
+                                alerts.groups[one].addresses
+                            )
+                            for one in alerts.told[word]
+                        }
                         for word in SEVERITIES
                     },
                     "sender": alerts.mail.sender,

@@ -35,6 +35,12 @@ from tests.doubles.mailbox import Server as MailServer
 from tests.postgres import Server, running
 
 TOKEN = "a-token-for-tests-0123456789"
+PEOPLE = {
+    "MAIL_FROM": "alerts@example.org",
+    "MAIL_TO_ONCALL": "oncall@example.org",
+    "MAIL_TO_DEVOPS": "devops@example.org",
+    "MAIL_TO_TEAM": "team@example.org",
+}
 DISK = 64 << 20
 # MiB. Three workers and their master use some 200 of it.
 LIMIT = 800
@@ -151,14 +157,7 @@ def watched(port: int, state: Path, told: Audience) -> Iterator[None]:
     kept = state / "local" / "state" / "port"
     kept.parent.mkdir(parents=True)
     kept.write_text(f"8050 {port}")
-    environ = {
-        "SLACK_WEBHOOK_URL": told.slack.url,
-        "SMTP_URL": told.smtp,
-        "MAIL_FROM": "alerts@example.org",
-        "MAIL_TO_ONCALL": "oncall@example.org",
-        "MAIL_TO_DEVOPS": "devops@example.org",
-        "MAIL_TO_TEAM": "team@example.org",
-    }
+    environ = {"SLACK_WEBHOOK_URL": told.slack.url, "SMTP_URL": told.smtp, **PEOPLE}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLTRADING_STATE", str(state))
         try:
@@ -181,7 +180,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     ):
         prepare(parse(database.url), seed="sample")
         kept = {name: os.environ[name] for name in ("PATH", "HOME")}
-        environ = kept | {
+        environ = kept | PEOPLE
+        environ |= {
             "ENVIRONMENT": "prod",
             "DATABASE_URL": database.url,
             "MLTRADING_RUNTIME_DIR": str(folder),

@@ -79,9 +79,11 @@ DOCUMENT = {
             "urgent": True,
             "suffix": "PRODUCTION",
             "mail": {
-                "critical": ["oncall@example.org", "devops@example.org"],
-                "warning": ["team@example.org"],
-                "variables": {"critical": ["MAIL_TO_ONCALL", "MAIL_TO_DEVOPS"]},
+                "critical": {
+                    "MAIL_TO_ONCALL": ["oncall@example.org"],
+                    "MAIL_TO_DEVOPS": ["devops@example.org"],
+                },
+                "warning": {"MAIL_TO_TEAM": ["team@example.org"]},
                 "sender": "alerts@example.org",
             },
         },

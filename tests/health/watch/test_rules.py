@@ -63,7 +63,8 @@ def test_a_level_chooses_the_same_series_of_both_metrics(rule_of):
         (("repeat_s", "page"), 1, "repeat_s.page: not known"),
         (("environments", "prod", "mial"), {}, "environments.prod.mial: not known"),
         (("environments", "prod", "urgent"), 1, "true or false is wanted, not 1"),
-        (("environments", "prod", "mail", "warning"), "me", "warning: a list of texts"),
+        (("environments", "prod", "mail", "warning"), "me", "warning: a table"),
+        (("environments", "prod", "mail", "warning"), {"A": 1}, "A: a list of texts"),
         (("thresholds", "memory", "warning"), "80%", "memory.warning: a number is"),
         (("more",), 1, "more: not known"),
     ],
@@ -118,6 +119,16 @@ def test_variables_name_people_where_they_are_set(alerts):
     told = prod.with_people(environ)
     assert told.mail == {"critical": ("a@b", "c@d"), "warning": ("team@example.org",)}
     assert told.sender == "m@b"
+    # Whoever names one group has said nothing of the other.
+    told = prod.with_people({"MAIL_TO_ONCALL": "a@b"})
+    assert told.mail["critical"] == ("a@b", "devops@example.org")
+
+
+def test_a_placeholder_gets_no_mail(document):
+    prod = document["environments"]["prod"]
+    prod["mail"]["critical"]["MAIL_TO_DEVOPS"] = ["devops@mltrading.example"]
+    told = rules.parse(document).environment("prod").with_people({})
+    assert told.mail["critical"] == ("oncall@example.org",)
 
 
 def test_the_webhook_of_an_environment_comes_before_the_common_one(alerts):

@@ -329,6 +329,7 @@ def test_addresses_come_from_the_environment(begin):
         SLACK_WEBHOOK_URL="https://hooks.example.org/secret",
         SMTP_URL="smtp://me:secret@mail.example.org",
         MAIL_TO_ONCALL="me@example.org",
+        MAIL_TO_DEVOPS="me@example.org",
     )
     assert list(watcher.channels) == ["slack", "mail"]
     assert watcher.channels["mail"].people("critical") == ("me@example.org",)

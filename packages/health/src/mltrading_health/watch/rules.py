@@ -16,6 +16,8 @@ from typing import Any
 #: The labels of one series; (name, value) pairs in no order.
 Labels = frozenset[tuple[str, str]]
 FORMAT = 1
+# Reserved by RFC 2606: no mail ever gets there.
+PLACEHOLDER = ".example"
 SEVERITIES = ("critical", "warning")
 UNITS = ("share", "seconds", "bytes", "")
 #: Seconds. History is kept in memory, so a window has an end.
@@ -139,8 +141,8 @@ class Rule:
 class Environment:
     """Say who hears of an environment.
 
-    ``mail`` has addresses by severity, ``variables`` the names of those that replace
-    them. ``suffix`` is that of the variable with its webhook.
+    ``mail`` has addresses by severity, ``groups`` the same by what variable replaces
+    those of one group. ``suffix`` is that of the variable with its webhook.
     """
 
     name: str
@@ -149,16 +151,22 @@ class Environment:
     urgent: bool
     suffix: str
     mail: Mapping[str, tuple[str, ...]]
-    variables: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, Mapping[str, tuple[str, ...]]]
     sender: str
 
     def with_people(self, environ: Mapping[str, str]) -> Environment:
-        """Return it with the people that variables name, where they name any."""
-        mail = dict(self.mail)
-        for severity, names in self.variables.items():
-            said = ",".join(environ.get(name, "") for name in names).split(",")
-            given = filter(None, map(str.strip, said))
-            mail[severity] = tuple(dict.fromkeys(given)) or mail[severity]
+        """Return it with the people that variables name, where they name any.
+
+        An address below ``.example`` is a placeholder, and reaches nobody.
+        """
+        mail = {}
+        for severity, groups in self.groups.items():
+            found: dict[str, None] = {}
+            for variable, addresses in groups.items():
+                said = environ.get(variable, "").split(",")
+                given = [each.strip() for each in said if each.strip()]
+                found |= dict.fromkeys(given or addresses)
+            mail[severity] = tuple(a for a in found if not a.endswith(PLACEHOLDER))
         return replace(self, mail=mail, sender=environ.get("MAIL_FROM") or self.sender)
 
     def webhook(self, environ: Mapping[str, str]) -> str:
@@ -365,18 +373,29 @@ class Reader:
 
 def _environment(name: str, table: Reader) -> Environment:
     mail = table.table("mail", {})
-    variables = mail.table("variables", {})
+    groups = {severity: _group(mail, severity) for severity in SEVERITIES}
     found = Environment(
         name=name,
         title=table.text("title", default=name),
         channel=table.text("channel", default=""),
         urgent=table.flag("urgent"),
         suffix=table.text("suffix", default=name.upper()),
-        mail={severity: mail.texts(severity) for severity in SEVERITIES},
-        variables={severity: variables.texts(severity) for severity in SEVERITIES},
+        mail={
+            severity: tuple(dict.fromkeys(a for each in found.values() for a in each))
+            for severity, found in groups.items()
+        },
+        groups=groups,
         sender=mail.text("sender", default=""),
     )
-    _end(variables, mail, table)
+    _end(mail, table)
+    return found
+
+
+def _group(mail: Reader, severity: str) -> dict[str, tuple[str, ...]]:
+    """Return the addresses that hear of a severity, by their variable."""
+    table = mail.table(severity, {})
+    found = {variable: table.texts(variable) for variable in table.keys()}
+    table.end()
     return found
 
 
