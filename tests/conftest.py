@@ -9,7 +9,7 @@ import pytest
 NEED_ROOT = (
     "tests/fleet/",
     "tests/end_to_end/test_ssh.py",
-    "tests/end_to_end/test_alerts.py",
+    "tests/dashboard/test_watched.py",
 )
 _left_out: dict[str, list[pytest.Item]] = {}
 

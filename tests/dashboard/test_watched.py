@@ -35,6 +35,8 @@ from tests.doubles.mailbox import Server as MailServer
 from tests.postgres import Server, running
 
 TOKEN = "a-token-for-tests-0123456789"
+pytestmark = pytest.mark.integration
+
 PEOPLE = {
     "MAIL_FROM": "alerts@example.org",
     "MAIL_TO_ONCALL": "oncall@example.org",
