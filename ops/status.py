@@ -13,6 +13,7 @@ from typing import Any
 
 from ops import environment as environments
 from ops import probe, report
+from ops.alerts import firing
 from ops.command import Answer, Request
 from ops.delivery import load
 from ops.environment import Environment
@@ -129,6 +130,8 @@ def judge(found: Mapping[str, Any]) -> tuple[str, str]:
             said = "shows the maintenance page" if host["shut"] else "lets people in"
             wrong.append(f"{host['name']} {said}")
     wrong += _unbalanced(found)
+    # A warning is for working hours; of a critical one somebody has been called.
+    wrong += [f"{a} fires" for a in found["alerts"] if a.startswith("critical")]
     failing = [name for name, fine in found["checks"].items() if not fine]
     wrong += [f"its check {name} fails" for name in failing]
     if found["unfinished"]:
@@ -218,6 +221,7 @@ def look(
         "standby": sorted({name for host in hosts for name in host["standby"]}),
         "kept": next((h["kept"] for h in hosts if not h["unreachable"]), []),
         "hosts": hosts,
+        "alerts": _alerts(environment, world),
         "lease": holder,
         "unfinished": left.id if left and not holder else None,
         "torn_journal_lines": world.history.torn,
@@ -229,6 +233,21 @@ def look(
     verdict, said = judge(found)
     healthy = verdict in ("healthy", "maintenance")
     return {**found, "verdict": verdict, "said": said, "healthy": healthy}
+
+
+def _alerts(environment: Environment, world: World) -> list[str]:
+    """Return the alerts that fire, by the hosts and by a monitor of this machine."""
+    many = len(world.hosts) > 1
+    found = [
+        f"{text} on {host.name}" if many else text
+        for host in world.hosts
+        for text in host.firing
+    ]
+    if (environment.state / "monitor").is_dir():
+        from ops.alerts import monitor
+
+        found += monitor.alerts(environment)
+    return list(firing.told(found))
 
 
 def _traffic(run: Run | None) -> dict[str, Any] | None:
@@ -341,6 +360,8 @@ def _print(environment: Environment, world: World, found: dict[str, Any]) -> Non
         f"{name} {'ok' if fine else 'FAILS'}" for name, fine in found["checks"].items()
     )
     rows.append(("checks", checks or "none answered"))
+    if found["alerts"]:
+        rows.append(("ALERTS", "; ".join(found["alerts"])))
     if found["data"]:
         rows.append(("data", "; ".join(found["data"])))
     rows.append(("standby", ", ".join(found["standby"]) or "none"))

@@ -54,6 +54,7 @@ class Host:
     `behind`: how many lines of the other hosts' journals this one lacks.
     `shut`: people get the maintenance page.
     `resting`: a mark makes /readyz of its releases say no, so that balancers leave it.
+    `firing`: the alerts that fire by what the release with traffic says of itself.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Host:
     behind: int = 0
     shut: bool = False
     resting: bool = False
+    firing: tuple[str, ...] = ()
 
     def slot(self, number: int | None) -> Slot | None:
         """Return the slot of a release, None where the host has none."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ops import delivery, report, wire
-from ops.alerts import channels, generate, mail, slack
+from ops.alerts import channels, firing, generate, mail, slack
 from ops.alerts.channels import Channels
 from ops.alerts.rules import Rule
 from ops.alerts.site import MailDoor, Site
@@ -311,6 +311,16 @@ def running(folder: Path, name: str) -> Running | None:
     ours = f"--config.file={folder}{os.sep}"
     there = any(word.startswith(ours) for word in processes.arguments(pid))
     return Running(name, pid, port) if there else None
+
+
+def alerts(environment: Environment) -> tuple[str, ...]:
+    """Return the alerts that fire by an environment's Alertmanager, if that runs."""
+    there = running(folder_of(environment), "alertmanager")
+    if there is None:
+        return ()
+    request = Request("GET", "/api/v2/alerts?active=true&inhibited=false", timeout=2.0)
+    answer = wire.ask(request, port=there.port)
+    return firing.listed(answer.body) if answer.status == 200 else ()
 
 
 def stop(folder: Path, *, dry_run: bool = False) -> list[str]:

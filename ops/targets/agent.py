@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from ops import contents, wire
+from ops.alerts import firing
 from ops.command import Answer, Command, Request
 from ops.errors import Refused, StepFailed
 from ops.journal import Journal
@@ -163,6 +164,7 @@ class Agent:
             python=self.python(),
             shut=closed.is_shut(self.root),
             resting=any(True for _ in self.releases.glob(f"v*/{MARK}")),
+            firing=firing.watched(self.root / "run"),
         )
 
     def _numbers(self) -> list[int]:

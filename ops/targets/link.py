@@ -37,6 +37,7 @@ MODULES = (
     *("targets/haproxy", "targets/installed", "targets/keepers", "targets/processes"),
     *("targets/protocol", "targets/session", "targets/sticky", "targets/store"),
     *("targets/vault", "targets/written"),
+    *("alerts/__init__", "alerts/firing"),
 )
 # Seconds: for a host to take the call (it is called at 0, 1 and 3 s, and then not
 # before 7), to log in, and for the agent's first word after that.

@@ -37,6 +37,7 @@ FOUND: dict[str, Any] = {
     "checks": {"database": True},
     "hosts": [HOST, {**HOST, "name": "two"}],
     "balancers": {"lb": "ok"},
+    "alerts": [],
     "unfinished": None,
     "lease": None,
     "torn_journal_lines": 0,
@@ -57,6 +58,8 @@ SHUT = {"maintenance": {"message": "soon"}, "hosts": [{**HOST, "shut": True}]}
         ({"unfinished": "r9"}, "degraded", "run r9 was left unfinished"),
         ({"torn_journal_lines": 1}, "degraded", "1 lines of the journal are damaged"),
         ({"checks": {"database": False}}, "degraded", "its check database fails"),
+        ({"alerts": ["critical A (disk b)"]}, "degraded", "critical A (disk b) fires"),
+        ({"alerts": ["warning A"]}, "healthy", "v2 serves on 2 hosts"),
     ],
 )
 def test_the_verdict_of_an_environment(
