@@ -690,8 +690,8 @@ def data_export(
 
 @verb(
     help={
-        "name": "menu, first-run, switch, deploy, pipeline, data, alerts, watch or "
-        "faults",
+        "name": "menu, first-run, switch, deploy, pipeline, data, health, alerts, "
+        "watch or faults",
         "runs": "how often each is measured",
         "seed": "of the faults that are drawn",
         "only": "parts: numbers of runs of faults, ci,tests, or million,latest",

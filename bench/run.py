@@ -38,6 +38,7 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
     from bench import alerts, deploy, first_run, menu, pipeline, switch, watch
     from bench.data import report as data
     from bench.faults import report as faults
+    from bench.health import report as health
 
     benches: dict[str, Callable[[int], dict[str, Any]]] = {
         "alerts": alerts.measure,
@@ -48,6 +49,7 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
         "first-run": first_run.measure,
         "switch": switch.measure,
         "watch": watch.measure,
+        "health": partial(health.measure, only=only),
         "faults": partial(faults.measure, seed=seed, only=only),
     }
     if name not in benches:

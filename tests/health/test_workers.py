@@ -50,3 +50,15 @@ def test_the_name_of_a_program_may_look_like_anything(tmp_path):
     process(tmp_path, 11, name="a) S (b 1 2")
     assert cpu_seconds(11, tmp_path) == 200 / os.sysconf("SC_CLK_TCK")
     assert cpu_seconds(12, tmp_path) is None
+
+
+def test_the_memory_of_the_service_is_kept_for_5_seconds(tmp_path):
+    times = iter([0.0, 4.0, 5.0])
+    workers = Workers(None, root=tmp_path, clock=lambda: next(times))
+    meminfo = tmp_path / "proc/meminfo"
+    meminfo.parent.mkdir()
+    shares = []
+    for free in (6, 4, 2):
+        meminfo.write_text(f"MemTotal: 8 kB\nMemAvailable: {free} kB\n")
+        shares.append(workers.service().share)
+    assert shares == [0.25, 0.25, 0.75]

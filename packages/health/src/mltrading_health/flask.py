@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 from mltrading_health.checks import Health
-from mltrading_health.wsgi import wsgi
+from mltrading_health.wsgi import OTHER, wsgi
 
 if TYPE_CHECKING:
     from mltrading_health.client import ClientTimings
@@ -25,14 +25,12 @@ CALLBACKS = "/_dash-update-component"
 UNKNOWN = "<unknown callback>"
 #: Gives the label of a flask.Request that was answered; None is "<other>".
 Label = Callable[[Any], "str | None"]
-# Where in the environ a label waits until the answer has ended; Flask has forgotten
-# its request by then.
-_LABEL = "mltrading.route"
 
 
 def by_rule(request: Any) -> str | None:
     """Return the URL rule that a request matched: never the path, it has no end."""
-    return request.url_rule.rule if request.url_rule else None
+    rule = request.url_rule
+    return None if rule is None else rule.rule
 
 
 def by_callback(
@@ -78,25 +76,21 @@ def flask(
     that can't be found is "<other>"; the request is answered all the same.
     """
 
-    from flask import request
-
-    # Each look at `request` finds out anew which one it is.
-    current = request._get_current_object
-
-    @server.after_request
-    def name(response: Any) -> Any:
-        asked = current()
+    def route(environ: dict[str, Any]) -> str | None:
+        # Werkzeug leaves it there. Flask's hooks would find it at five times the cost;
+        # when the answer begins the request is still the current one, as in a hook.
+        asked = environ.get("werkzeug.request")
         try:
-            asked.environ[_LABEL] = label(asked)
+            return None if asked is None else label(asked) or OTHER
         except Exception:
             # The answer is on its way: it must not be lost for its name.
             log.exception("a request could not be labelled")
-        return response
+            return OTHER
 
     server.wsgi_app = wsgi(
         server.wsgi_app,
         health,
         metrics,
-        route=lambda environ: environ.get(_LABEL),
+        route=route,
         client=client,
     )

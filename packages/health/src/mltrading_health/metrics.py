@@ -18,7 +18,6 @@ from prometheus_client.metrics_core import Metric
 from mltrading_health.checks import Health, Status
 from mltrading_health.disk import room
 from mltrading_health.families import Family, Names, Values
-from mltrading_health.memory import memory
 from mltrading_health.merge import merged
 from mltrading_health.snapshot import Snapshot, taken
 from mltrading_health.values import stored
@@ -45,6 +44,7 @@ class Metrics:
     With ``PROMETHEUS_MULTIPROC_DIR`` in the environment the numbers live in files which
     all workers share; without it, in this process. At most ``most_routes`` routes are
     told apart, the rest is one label: whoever scans for addresses makes no new series.
+    ``memory_limit`` in bytes is for where nothing enforces one, as for `memory_check`.
     """
 
     def __init__(
@@ -56,11 +56,12 @@ class Metrics:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         root: Path = Path("/"),
+        memory_limit: int | None = None,
     ) -> None:
         folder = environ.get("PROMETHEUS_MULTIPROC_DIR")
         self.folder = Path(folder) if folder else None
         self.registry = CollectorRegistry()
-        self.now, self.root = now, root
+        self.now, self.memory_limit = now, memory_limit
         self.workers = Workers(self.folder, root=root, clock=clock)
         self._made: dict[str, tuple[object, Any]] = {}
         self._disks: dict[str, str | os.PathLike[str]] = {}
@@ -84,11 +85,10 @@ class Metrics:
             "http_requests_in_progress", "Requests being answered now"
         )
         self._answers: dict[tuple[str, str, str], Series] = {}
-        self._in_progress = self.in_progress._value
-        #: To be told that a request has come; `end` is to be told of its answer.
-        self.begin: Callable[[], None] = partial(self._in_progress.inc, 1.0)
-        kept = self.folder is not None
-        self._write = self._in_progress.of.answered if kept else _answered
+        #: To be told that a request has come.
+        self.begin: Callable[[], None] = partial(self.in_progress._value.inc, 1.0)
+        #: To be told of its answer: method, route, "2xx" or the like, seconds.
+        self.end = self._ending()
 
     def counter(
         self, name: str, help: str, labels: Mapping[str, Values] | None = None
@@ -149,18 +149,24 @@ class Metrics:
         return metric
 
     def answered(self, method: str, route: str, status: str, seconds: float) -> None:
-        """Count one answer; ``status`` is its class, like "2xx"."""
+        """Count a request and its answer; ``status`` is its class, like "2xx"."""
         self.begin()
         self.end(method, route, status, seconds)
 
-    def end(self, method: str, route: str, status: str, seconds: float) -> None:
-        """Count one answer to a request of which ``begin`` was told."""
-        series = self._answers.get((method, route, status))
-        if series is None:
-            series = self._adopt(method, route, status)
-        count, total, bounds, buckets = series
-        bucket = buckets[bisect_left(bounds, seconds)]
-        self._write(count, total, bucket, self._in_progress, seconds)
+    def _ending(self) -> Callable[[str, str, str, float], None]:
+        """Return what counts an answer, with all at hand that it needs."""
+        find, adopt, gauge = self._answers.get, self._adopt, self.in_progress._value
+        write = gauge.of.answered if self.folder is not None else _answered
+
+        def end(method: str, route: str, status: str, seconds: float) -> None:
+            series = find((method, route, status))
+            if series is None:
+                series = adopt(method, route, status)
+            count, total, bounds, buckets = series
+            bucket = buckets[bisect_left(bounds, seconds)]
+            write(count, total, bucket, gauge, seconds)
+
+        return end
 
     def _adopt(self, method: str, route: str, status: str) -> Series:
         """Return the series of an answer; keep them at hand if they bear its labels.
@@ -236,7 +242,7 @@ class Metrics:
 
     def _resources(self) -> Iterator[Metric]:
         """Yield memory, processors and disks."""
-        found = memory(self.root)
+        found = self.workers.service(self.memory_limit)
         if found is not None:
             yield GaugeMetricFamily(
                 "service_memory_used_bytes",

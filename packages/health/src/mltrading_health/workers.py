@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mltrading_health.memory import worker_memory
+from mltrading_health.memory import Memory, memory, worker_memory
 
 
 class Workers:
@@ -27,7 +27,8 @@ class Workers:
     ) -> None:
         self.folder, self.root, self.clock, self.ttl = folder, root, clock, ttl
         self._memory: dict[str, int] = {}
-        self._at = float("-inf")
+        self._service: Memory | None = None
+        self._at = self._service_at = float("-inf")
 
     def pids(self) -> dict[str, int]:
         """Return the process in each slot."""
@@ -49,6 +50,17 @@ class Workers:
             self._memory = {slot: used for slot, used in read.items() if used}
             self._at = now
         return self._memory
+
+    def service(self, limit: int | None = None) -> Memory | None:
+        """Return memory of all in use and its limit, as a check of it has them.
+
+        Kept 5 s: where only a told limit is known, every process is asked.
+        """
+        now = self.clock()
+        if now - self._service_at >= 5.0:
+            self._service = memory(self.root, limit=limit)
+            self._service_at = now
+        return self._service
 
     def cpu(self) -> dict[str, float]:
         """Return seconds on the processor by slot, user and system; never kept.

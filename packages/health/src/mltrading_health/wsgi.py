@@ -42,8 +42,9 @@ def wsgi(
 ) -> WSGIApp:
     """Return ``app`` with the probes before it and a measurement around it.
 
-    ``route`` gives the label of a request. It is asked after the app has returned, so
-    the app may leave the label in the environ; None becomes "<other>". ``client`` takes
+    ``route`` gives the label of a request. It is asked when the answer begins, so the
+    app may leave the label in the environ; None is asked again when the answer has
+    ended, and becomes "<other>". ``client`` takes
     what browsers post to /metrics/client. Each request has an id, its own X-Request-Id
     if that is sane: it is sent back, and is in each line of the log.
     """
@@ -58,6 +59,7 @@ def wsgi(
     clock, begin, count = time.perf_counter, metrics.begin, metrics.end
     # An id is no secret; this costs a fifth of what the kernel's random bytes do.
     find, sane, random = probes.at.get, _SANE_ID.fullmatch, getrandbits
+    classes, name_it = _CLASSES, request_id.set
 
     def answered(probe: Probe, environ: Environ, start: StartResponse) -> list[bytes]:
         status, content_type, body, further = probes.answer(probe, environ)
@@ -72,31 +74,33 @@ def wsgi(
         probe = find(environ.get("PATH_INFO", ""))
         if probe is not None:
             return answered(probe, environ, start)
-        line = "500"
+        line, label = "500", None
         name = environ.get("HTTP_X_REQUEST_ID")
         if name is None or not sane(name):
             name = f"{random(64):016x}"
         environ[REQUEST_ID] = name
-        request_id.set(name)
-        signed = [*signature, ("X-Request-Id", name)]
+        name_it(name)
 
         def sign(
             status: str, headers: list[tuple[str, str]], *problem: Any
         ) -> Callable[[bytes], Any]:
-            nonlocal line
+            nonlocal line, label
             line = status
-            headers += signed  # a server may change the list, says PEP 3333
+            if label is None:
+                label = route(environ)
+            headers += signature  # a server may change the list, says PEP 3333
+            headers.append(("X-Request-Id", name))
             return start(status, headers, *problem)
 
         def end() -> None:
             count(
                 environ["REQUEST_METHOD"],
-                route(environ) or OTHER,
-                _CLASSES.get(line[:1], "other"),
+                label or route(environ) or OTHER,
+                classes.get(line[:1], "other"),
                 clock() - began,
             )
             # The next request in this thread has another one.
-            request_id.set("")
+            name_it("")
 
         began = clock()
         begin()
