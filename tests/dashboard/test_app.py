@@ -200,6 +200,63 @@ def test_a_callback_that_is_not_json_is_refused(client):
     assert client.post(security.CALLBACKS, data="a=1").status_code == 415
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),  # not a browser: nobody whom it could abuse
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}, 403),
+        ({"Origin": "http://localhost"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://localhost:81"}, 403),
+        ({"Origin": "http://localhost.evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_a_callback_is_for_pages_of_this_site(client, headers, status):
+    answer = client.post(security.CALLBACKS, json=page_request("/"), headers=headers)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("url", ["/", "/provenance", security.CALLBACKS])
+def test_no_other_site_can_change_anything(client, method, url):
+    headers = {"Origin": "https://evil.example"}
+    assert client.open(url, method=method, headers=headers).status_code == 403
+
+
+def test_a_link_from_another_site_opens_a_page(client):
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert client.get("/charts/AAPL", headers=headers).status_code == 200
+
+
+def test_there_is_no_cookie_that_another_site_could_use(client):
+    answers = [client.get(url) for url in ("/", "/_dash-layout", "/none")]
+    answers.append(ask(client, page_request("/")))
+    assert not [a.headers["Set-Cookie"] for a in answers if "Set-Cookie" in a.headers]
+    assert client.application.secret_key is None
+
+
+@pytest.mark.parametrize(
+    ("proxies", "said", "https"),
+    [
+        (0, "https", False),  # a visitor wrote it
+        (1, "https", True),
+        (1, "http", False),
+        (1, "https, http", False),  # the nearest proxy counts
+        (2, "https", True),
+    ],
+)
+def test_browsers_are_told_to_stay_with_https(store, proxies, said, https):
+    settings = Settings("test", "sqlite:///not-opened.db", trusted_proxies=proxies)
+    client = create_app(settings, store).server.test_client()
+    headers = client.get("/none", headers={"X-Forwarded-Proto": said}).headers
+    found = headers.get("Strict-Transport-Security")
+    assert found == (security.HTTPS_ONLY if https else None)
+
+
 @pytest.mark.parametrize("url", ["/", "/charts/NOPE", "/assets/nothing", "/none"])
 def test_every_answer_carries_the_headers(client, url):
     headers = client.get(url).headers

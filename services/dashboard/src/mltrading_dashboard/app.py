@@ -141,6 +141,7 @@ def create_app(settings: Settings, store=None) -> Dashboard:
     for page in routes.REGISTERED:
         page.register(app, app.data)
     security.protect(server, app, app.csp_hashes())
+    security.believe(server, settings.trusted_proxies)
     if settings.debug:
         app.enable_dev_tools(debug=True, dev_tools_hot_reload=False)
     return app

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flask import Flask, Response, abort, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from mltrading_health.client import same_origin
 
 LARGEST_BODY = 64 * 1024
 CALLBACKS = "/_dash-update-component"
@@ -17,18 +20,41 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+# A year. Other names below ours are not ours to speak for.
+HTTPS_ONLY = "max-age=31536000"
+# What changes nothing may come from anywhere: a link in a mail, another site.
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def believe(server: Flask, proxies: int) -> None:
+    """Let the nearest `proxies` say who asks and whether by https; none for 0."""
+    if proxies:
+        # Who asks is added to by each proxy. How they ask is written anew by each.
+        server.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            server.wsgi_app, x_for=proxies, x_proto=1, x_host=0
+        )
 
 
 def protect(server: Flask, app, script_hashes: Sequence[str]) -> None:
-    """Set the headers, bound the body and check callback requests of `app`."""
+    """Set the headers, bound the body and turn away what no page of ours sends.
+
+    Forged requests: docs/decisions/0011-no-token-against-forged-requests.md.
+    """
     server.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     policy = content_policy(script_hashes)
+
+    @server.before_request
+    def origin() -> None:
+        if request.method not in SAFE and not same_origin(request.environ):
+            abort(403, "only pages of this site may send this")
 
     @server.after_request
     def headers(response: Response) -> Response:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Content-Security-Policy", policy)
+        if request.is_secure:
+            response.headers.setdefault("Strict-Transport-Security", HTTPS_ONLY)
         return response
 
     @server.before_request
