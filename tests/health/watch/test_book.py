@@ -115,7 +115,13 @@ def test_times_ahead_of_the_clock_are_now(book, tmp_path, clock):
     assert heir.waiting[0].not_before == 3.0 + LAST_PAUSE
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 9}', '{"format": 1}'])
+BENT = '{"format": 1, "waiting": [], "alerts": [{"alert": "A", "severity": "critical", '
+BENT += '"labels": [], "phase": "firing", "since": "long ago", "told": null}]}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 9}', '{"format": 1}', BENT]
+)
 def test_a_file_of_no_use_is_a_new_beginning(book, text, caplog):
     book.path.write_text(text)
     book.open()

@@ -171,11 +171,14 @@ def test_a_heir_with_a_full_window_resolves_as_everybody_does(rule_of):
     assert [RESOLVED] in service.requests(150, 0, times=9)
 
 
-def test_a_level_needs_no_history(rule_of):
+@pytest.mark.parametrize(("phase", "end"), [(FIRING, [RESOLVED]), (PENDING, [])])
+def test_a_heir_asks_its_checks_before_it_ends_what_they_say(rule_of, phase, end):
     disk = Alert("LowDisk", "critical", labels(disk="a"))
-    state = adopted({disk: Active(FIRING, 0.0, 0.01)}, now=0.0)
+    state = adopted({disk: Active(phase, 0.0, 0.01)}, now=0.0)
     service = Service(rule_of(DISK), state=state)
-    assert service.look({}) == [("LowDisk", RESOLVED)]
+    assert service.look({}) == [] and disk in service.state
+    assert [to for _, to in service.look({})] == end
+    assert service.state == {}
 
 
 def test_no_alert_began_after_a_restart_of_the_clock():

@@ -1,13 +1,16 @@
 """A look at a service becomes messages; a look that fails changes nothing."""
 
+import errno
 import json
 import logging
+import os
 import queue
 import threading
 
 import pytest
 
 from mltrading_health import watch
+from mltrading_health.watch.elect import Seat
 from mltrading_health.watch.rules import RulesError, parse
 from mltrading_health.watch.watcher import Watcher
 from tests.doubles import slack as doubles
@@ -259,12 +262,63 @@ def test_the_watch_goes_with_the_traffic_and_tells_nothing_twice(tmp_path, caplo
     assert caplog.text.count("alert firing") == 1
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path, caplog):
-    watcher = Watcher(parse(DOCUMENT), dict, [], tmp_path / "gone", WHERE)
+def test_a_folder_that_is_not_there_is_said_once_and_tried_again(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("mltrading_health.watch.watcher.RETRY_S", 0.001)
+    looked, folder = threading.Event(), tmp_path / "late"
+    tries = iter(range(1, 1000))
+
+    def serves():
+        # A third try shows that the second has not been the last.
+        if next(tries) == 3:
+            folder.mkdir()
+        return True
+
+    watcher = Watcher(
+        parse(DOCUMENT), lambda: looked.set() or {}, [], folder, WHERE, serves=serves
+    )
     watcher.start()
-    watcher._thread.join(10)
-    assert "no alerts from here" in caplog.text
+    assert looked.wait(10)
+    watcher.stop()
+    assert caplog.text.count("no alerts from here for now") == 1
     assert "No such file or directory" in caplog.text
+
+
+def test_a_watch_that_breaks_off_gives_its_seat_away_and_begins_anew(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("mltrading_health.watch.watcher.RETRY_S", 0.001)
+    looked, seats = threading.Event(), []
+    watcher = Watcher(parse(DOCUMENT), lambda: looked.set() or {}, [], tmp_path, WHERE)
+    begin = watcher.begin
+
+    def fail_once():
+        seats.append(watcher.seat.taken)
+        if len(seats) == 1:
+            raise RuntimeError("can't start new thread")
+        begin()
+
+    monkeypatch.setattr(watcher, "begin", fail_once)
+    other = Watcher(parse(DOCUMENT), dict, [], tmp_path, WHERE)
+    watcher.start()
+    assert looked.wait(10)
+    watcher.stop()
+    assert "the watch broke off" in caplog.text
+    assert seats == [True, True] and other.seat.take(wait=False)
+    other.seat.leave()
+
+
+def test_a_full_disk_keeps_nobody_from_the_seat(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mltrading_health.watch.elect.os.write", full)
+    seat, other = Seat(tmp_path / "watch.lock"), Seat(tmp_path / "watch.lock")
+    assert seat.take() and not other.take(wait=False)
+    seat.leave()
+    assert other.take(wait=False)
+    other.leave()
 
 
 # -- start ----------------------------------------------------------------------------
@@ -334,6 +388,15 @@ def test_addresses_come_from_the_environment(begin):
     assert list(watcher.channels) == ["slack", "mail"]
     assert watcher.channels["mail"].people("critical") == ("me@example.org",)
     assert "secret" not in repr(vars(watcher))
+
+
+def test_an_address_of_the_wrong_kind_takes_no_other_channel_away(begin, caplog):
+    watcher = begin(
+        {}, SLACK_WEBHOOK_URL="https://hooks.example.org/x", SMTP_URL="secret"
+    )
+    assert list(watcher.channels) == ["slack"]
+    assert "no alerts by mail: SMTP_URL is no" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_without_addresses_alerts_are_logged_only(begin):

@@ -48,7 +48,7 @@ def start(
                 serves=lambda: serves(settings),
                 environ=environ,
             )
-    except (watch.RulesError, ValueError, OSError) as error:
+    except (watch.RulesError, OSError) as error:
         log.error("no alerts from here: %s", error)
         return None
 

@@ -15,6 +15,7 @@ After the fork of a worker, with the service's Health and Metrics::
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ from mltrading_health.watch.notify import Channel, Mail, Slack
 from mltrading_health.watch.rules import RulesError, load
 from mltrading_health.watch.series import Samples
 from mltrading_health.watch.watcher import Watcher
+
+log = logging.getLogger(__name__)
 
 __all__ = ["RulesError", "Watcher", "start"]
 
@@ -44,21 +47,23 @@ def start(
     says whether this service has traffic: of several in one folder that one watches,
     and goes on with what the other knew. Addresses
     come from ``environ``: SLACK_WEBHOOK_URL_<suffix> or SLACK_WEBHOOK_URL, SMTP_URL,
-    MAIL_FROM, and the MAIL_TO_… that the rules name. Without any of them alerts are
-    only logged.
+    MAIL_FROM, and the MAIL_TO_… that the rules name. One of the wrong kind is logged,
+    not repeated, and takes no other channel away. Without any of them alerts are only
+    logged.
 
     Raises:
         RulesError: the rules can't be used, or know no such environment.
-        ValueError: an address is of the wrong kind; the message does not repeat it.
         OSError: the rules can't be read.
     """
     alerts = load(rules)
     where = alerts.environment(environment).with_people(environ)
+    asked = ((Slack, where.webhook(environ)), (Mail, environ.get("SMTP_URL", "")))
     channels: list[Channel] = []
-    if webhook := where.webhook(environ):
-        channels.append(Slack(webhook, where))
-    if server := environ.get("SMTP_URL"):
-        channels.append(Mail(server, where))
+    for kind, address in asked:
+        try:
+            channels += [kind(address, where)] if address else []
+        except ValueError as error:
+            log.error("no alerts by %s: %s", kind.name, error)
     every = {"env": environment, "service": service, **(labels or {})}
     watcher = Watcher(alerts, snapshot, channels, folder, every, serves=serves)
     watcher.start()

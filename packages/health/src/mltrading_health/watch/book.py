@@ -109,32 +109,13 @@ class Book:
             said = json.loads(self.path.read_text(encoding="utf-8"))
             if said["format"] != FORMAT:
                 raise ValueError(f"format {said['format']}")
-            alerts = [(_alert(each), each) for each in said["alerts"]]
-            messages = [_message(each) for each in said["waiting"]]
+            found = _left(said, self.clock())
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is of no use, beginning anew: %s", self.path.name, error)
             return
-        now = self.clock()
-        self.state = {
-            alert: Active(each["phase"], min(each["since"], now), each["value"])
-            for alert, each in alerts
-            if each["phase"]
-        }
-        self.told = {
-            alert: min(each["told"], now)
-            for alert, each in alerts
-            if each["told"] is not None
-        }
-        self.waiting = tuple(
-            replace(
-                message,
-                made=min(message.made, now),
-                not_before=min(message.not_before, now + LAST_PAUSE),
-            )
-            for message in messages
-        )
+        self.state, self.told, self.waiting = found
 
     def record(self, state: State, told: Told, messages: Iterable[Message]) -> None:
         """Take in what an evaluation gave, and wake who sends."""
@@ -245,6 +226,32 @@ def _bounded(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         else:
             log.error("too many messages wait for %s: %s", message.channel, message.id)
     return tuple(reversed(kept))
+
+
+def _left(
+    said: Mapping[str, Any], now: float
+) -> tuple[State, Told, tuple[Message, ...]]:
+    """Return what a document holds; raises KeyError, TypeError, ValueError."""
+    alerts = [(_alert(each), each) for each in said["alerts"]]
+    state = {
+        alert: Active(each["phase"], min(each["since"], now), each["value"])
+        for alert, each in alerts
+        if each["phase"]
+    }
+    told = {
+        alert: min(each["told"], now)
+        for alert, each in alerts
+        if each["told"] is not None
+    }
+    waiting = tuple(
+        replace(
+            message,
+            made=min(message.made, now),
+            not_before=min(message.not_before, now + LAST_PAUSE),
+        )
+        for message in map(_message, said["waiting"])
+    )
+    return state, told, waiting
 
 
 def _alert(said: Mapping[str, Any]) -> Alert:

@@ -6,6 +6,7 @@ those who wait. There is no time to live to tune and no heart to beat.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -38,10 +39,12 @@ class Seat:
         except OSError:
             os.close(fd)
             raise
-        # Who sits here, for people; nobody decides by it.
-        os.truncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
         self._fd = fd
+        # Who sits here, for people; nobody decides by it, and on a full disk nobody
+        # can read it.
+        with contextlib.suppress(OSError):
+            os.truncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
         return True
 
     def leave(self) -> None:

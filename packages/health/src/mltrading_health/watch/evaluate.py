@@ -16,6 +16,9 @@ from mltrading_health.watch.series import History
 
 PENDING, FIRING, RESOLVED = "pending", "firing", "resolved"
 NO_LABELS: Labels = frozenset()
+#: Seconds until a service that has just begun has asked its checks: before that a level
+#: that is well says nothing about the one that a process before it has seen.
+SETTLED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +106,19 @@ def _unknown(rule: Rule, active: Active, history: History, now: float) -> bool:
     """Tell whether "not beyond" says nothing: our history is younger than the alert.
 
     One that fires stays until a whole window says that it is over, one that is pending
-    until there is any answer.
+    until there is any answer. A level has no window, but must have been measured.
     """
-    if not active.inherited or isinstance(rule.asks, Level):
+    if not active.inherited:
         return False
-    if active.phase == PENDING:
+    if active.phase == PENDING and not isinstance(rule.asks, Level):
         return history.snapshots < 2
     return not _covers(rule, history, now)
 
 
 def _covers(rule: Rule, history: History, now: float) -> bool:
-    if isinstance(rule.asks, Level):
-        return True
-    first = history.first_at
-    return first is not None and first <= now - rule.asks.window_s
+    asks, first = rule.asks, history.first_at
+    needed = SETTLED_S if isinstance(asks, Level) else asks.window_s
+    return first is not None and first <= now - needed
 
 
 def adopted(state: State, now: float) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -29,6 +30,8 @@ from mltrading_health.watch.series import History, Samples
 log = logging.getLogger(__name__)
 # How often one that does not serve looks whether it does now.
 IDLE_S = 1.0
+# After how long one tries anew that could not watch.
+RETRY_S = 30.0
 LEVELS = {PENDING: logging.INFO, FIRING: logging.ERROR, RESOLVED: logging.WARNING}
 
 
@@ -78,25 +81,45 @@ class Watcher:
             self._thread.join()
 
     def _run(self) -> None:
-        try:
-            while not self._stopped.is_set():
-                if not self.serves():
-                    self._stopped.wait(IDLE_S)
-                    continue
-                self.seat.take()
-                # It may have waited for days, and serve no more.
+        """Stand for election until this is stopped, whatever goes wrong meanwhile."""
+        said = ""
+        while not self._stopped.is_set():
+            try:
                 if self.serves():
-                    self._watch()
-                self.seat.leave()
-        except OSError as error:
-            log.error("no alerts from here: %s: %s", self.seat.path, error.strerror)
+                    self._sit()
+                pause, said = IDLE_S, ""
+            except OSError as error:
+                pause, before = RETRY_S, said
+                said = f"{self.seat.path}: {error.strerror}"
+                if said != before:
+                    log.error("no alerts from here for now: %s", said)
+            except Exception:
+                pause = RETRY_S
+                log.exception("the watch broke off, and begins anew")
+            self._stopped.wait(pause)
+
+    def _sit(self) -> None:
+        """Wait for the seat and watch; give it to others, whatever happens."""
+        self.seat.take()
+        try:
+            # It may have waited for days, and serve no more.
+            if self.serves():
+                self._watch()
+        finally:
+            self.seat.leave()
 
     def _watch(self) -> None:
-        """Look at every interval, until this is stopped or serves no more."""
+        """Have people told, and look, until this is stopped or serves no more."""
         self.begin()
-        couriers = [Courier(each, self.book) for each in self.channels.values()]
-        for courier in couriers:
-            courier.start()
+        with contextlib.ExitStack() as ending:
+            for channel in self.channels.values():
+                courier = Courier(channel, self.book)
+                courier.start()
+                ending.callback(courier.stop)
+            self._look_on()
+
+    def _look_on(self) -> None:
+        """Look at every interval, until this is stopped or serves no more."""
         at, interval = self.clock(), self.alerts.interval_s
         beat = math.floor(at / interval)
         while not self._stopped.is_set() and self.serves():
@@ -112,8 +135,6 @@ class Watcher:
             # the same for all processes, and those that were missed are left out.
             beat = max(beat + 1, math.floor(self.clock() / interval))
             at = beat * interval
-        for courier in couriers:
-            courier.stop()
 
     def _rest(self, until: float) -> None:
         """Wait for the next look; who serves no more does not wait for it."""
