@@ -13,9 +13,16 @@ from mltrading_dashboard.charts.arrays import packed, unpacked
 from mltrading_dashboard.charts.axis import MOST_TICKS, date_ticks
 from mltrading_dashboard.charts.bucket import MOST_BARS, bucket_size, bucketed
 from mltrading_dashboard.charts.performance import performance_figure
-from mltrading_dashboard.charts.price import Window, price_figure
+from mltrading_dashboard.charts.price import MARGIN, Window, price_figure
 from mltrading_dashboard.charts.sector import sector_figure
 from mltrading_dashboard.charts.sparkline import sparkline
+from mltrading_dashboard.charts.study import (
+    ALLOWED,
+    OFFERED,
+    USUAL,
+    study,
+    with_studies,
+)
 from mltrading_dashboard.charts.theme import DARK, LIGHT, THEMES
 from tests.dashboard.bars import made_bars
 
@@ -33,9 +40,9 @@ def decoded(figure):
     return walk(copy.deepcopy(figure))
 
 
-def price(bars, window=None, kind="candles", averages=(20, 50), theme=DARK):
+def price(bars, window=None, kind="candles", studies=USUAL, theme=DARK):
     window = window or Window.last(len(bars), len(bars) - 252)
-    return price_figure(bars, window, kind=kind, averages=averages, theme=theme)
+    return price_figure(bars, window, kind=kind, studies=studies, theme=theme)
 
 
 def trace(figure, kind):
@@ -44,8 +51,9 @@ def trace(figure, kind):
 
 @pytest.mark.parametrize("theme", THEMES.values(), ids=THEMES)
 @pytest.mark.parametrize("kind", ["candles", "ohlc", "line"])
-def test_plotly_accepts_the_price_figure(bars, kind, theme):
-    go.Figure(decoded(price(bars, kind=kind, theme=theme)))
+@pytest.mark.parametrize("studies", [(), USUAL, OFFERED], ids=len)
+def test_plotly_accepts_the_price_figure(bars, kind, theme, studies):
+    go.Figure(decoded(price(bars, kind=kind, theme=theme, studies=studies)))
 
 
 def test_plotly_accepts_the_other_figures(bars):
@@ -82,8 +90,75 @@ def test_the_view_reaches_from_low_to_high(bars):
 
 def test_an_average_needs_its_bars(bars):
     figure = price(bars.iloc[:30], Window.last(30, 0))
-    lines = {t["name"]: len(unpacked(t["x"])) for t in figure["data"][3:]}
-    assert lines == {"SMA 20": 11, "SMA 50": 0}
+    found = {name: len(unpacked(t["x"])) for name, t in lines(figure).items()}
+    assert found == {"SMA 20": 11, "SMA 50": 0}
+
+
+def lines(figure):
+    return {t["name"]: t for t in figure["data"] if t["type"] == "scatter"}
+
+
+@pytest.mark.parametrize("text", ALLOWED)
+@pytest.mark.parametrize("window", [Window(20_000, 20_100), Window(0, 50_000)])
+def test_an_indicator_does_not_depend_on_the_view(text, window):
+    bars, one = made_bars(50_000), study(text)
+    whole = with_studies(bars, (one,), bucketed(bars, 0, len(bars) - 1, 1))
+    first, last = window.rows(len(bars), MARGIN)
+    size = bucket_size(last - first + 1)
+    for place, name in enumerate(one.columns):
+        if name.endswith("histogram"):
+            continue
+        title = f"{one.title} {one.kind.lines[place]}".strip()
+        line = lines(price(bars, window, studies=(one,)))[title]
+        rows = unpacked(line["x"]) + (size - 1) / 2
+        inside = rows < len(bars) - size
+        expected = whole[name].to_numpy()[rows[inside].astype(int)]
+        assert unpacked(line["y"])[inside] == pytest.approx(expected, rel=1e-4)
+
+
+def test_only_the_bars_in_view_and_their_lead_are_looked_at():
+    bars, one = made_bars(5_000), study("rsi.14")
+    spoilt = bars.copy()
+    spoilt.iloc[: 4_000 - one.lead] = np.nan
+    drawn = bucketed(bars, 4_000, 4_999, 1)
+    whole = with_studies(bars, (one,), drawn)[one.columns[0]]
+    part = with_studies(spoilt, (one,), drawn)[one.columns[0]]
+    assert part.to_numpy() == pytest.approx(whole.to_numpy())
+
+
+def test_panels_lie_below_the_prices_and_do_not_overlap(bars):
+    studies = tuple(one for one in OFFERED if one.kind.panel)
+    layout = price(bars, studies=studies)["layout"]
+    axes = ["yaxis", *(f"yaxis{3 + i}" for i in range(len(studies)))]
+    edges = [edge for axis in axes for edge in reversed(layout[axis]["domain"])]
+    assert edges == sorted(edges, reverse=True) and edges[0] == 1 and edges[-1] >= 0
+    assert layout["xaxis"]["anchor"] == "y6"
+
+
+def test_without_panels_the_prices_have_the_whole_height(bars):
+    layout = price(bars)["layout"]
+    assert "domain" not in layout["yaxis"] and "yaxis3" not in layout
+
+
+def test_an_oscillator_keeps_its_scale_and_another_fits_the_view(bars):
+    layout = price(bars, studies=(study("rsi.14"), study("atr.14")))["layout"]
+    assert layout["yaxis3"]["range"] == [0, 100]
+    low, high = layout["yaxis4"]["range"]
+    assert 0 < low < high
+
+
+def test_a_panel_that_has_too_few_bars_says_so(bars):
+    figure = price(bars.iloc[:12], Window.last(12, 0), studies=(study("rsi.14"),))
+    assert "needs more bars" in figure["layout"]["annotations"][1]["text"]
+
+
+def test_each_indicator_over_the_prices_has_a_colour_of_its_own(bars):
+    over = tuple(one for one in OFFERED if not one.kind.panel)
+    found = lines(price(bars, studies=over))
+    colours = {name: line["line"]["color"] for name, line in found.items()}
+    assert colours.pop("Bollinger 20 2 lower") == colours["Bollinger 20 2 upper"]
+    del colours["Bollinger 20 2 middle"]
+    assert len(set(colours.values())) == len(colours) == len(over)
 
 
 @pytest.mark.parametrize(

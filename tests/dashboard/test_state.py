@@ -4,8 +4,8 @@ import string
 
 import pytest
 
+from mltrading_dashboard.charts.study import ALLOWED, MOST, MOST_PANELS, USUAL, study
 from mltrading_dashboard.state import (
-    AVERAGES,
     KINDS,
     RANGES,
     SORTS,
@@ -23,13 +23,13 @@ def parsed(url):
 @pytest.mark.parametrize("theme", [None, "light", "dark"])
 @pytest.mark.parametrize("page", ["overview", "charts"])
 def test_every_view_survives_its_url(page, theme):
-    averages = [(), (20,), (50,), AVERAGES]
+    chosen = [(), USUAL[:1], USUAL, tuple(map(study, ("bb.30.3", "rsi.7")))]
     sectors = [None, "Health Care", "A&B=C?/#", "Ünïcode 100%"]
-    for span, kind, average, sort, sector in itertools.product(
-        RANGES[page], KINDS, averages, SORTS, sectors
+    for span, kind, studies, sort, sector in itertools.product(
+        RANGES[page], KINDS, chosen, SORTS, sectors
     ):
         symbol = "BRK.B" if page == "charts" else None
-        view = ViewState(page, symbol, span, kind, average, sort, sector, theme)
+        view = ViewState(page, symbol, span, kind, studies, sort, sector, theme)
         assert parsed(to_url(view)) == view
 
 
@@ -75,7 +75,7 @@ def test_values_are_read_in_any_case():
     assert parse("/charts/A", "?r=3y&type=OHLC").range == "3Y"
 
 
-@pytest.mark.parametrize("name", ["r", "type", "sort", "theme", "sma"])
+@pytest.mark.parametrize("name", ["r", "type", "sort", "theme", "ind"])
 def test_a_bad_value_is_reported_and_replaced(name):
     view = parse("/charts/A", f"?{name}=nonsense")
     (problem,) = view.problems
@@ -85,3 +85,48 @@ def test_a_bad_value_is_reported_and_replaced(name):
 
 def test_more_fields_than_a_link_has_are_not_read():
     assert parse("/", "?" + "&".join(f"a{i}=1" for i in range(99))) == ViewState()
+
+
+def chosen(query):
+    view = parse("/charts/A", f"?ind={query}")
+    return [one.text for one in view.studies], view.problems
+
+
+def test_indicators_are_read_with_their_lengths_or_the_usual_ones():
+    assert chosen("RSI, bb.30.3,ema") == (["ema.20", "bb.30.3", "rsi.14"], ())
+    assert chosen("none") == ([], ())
+    assert chosen("sma.20,sma.20") == (["sma.20"], ())
+    assert chosen(",".join(ALLOWED))[1] == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rsi.1",
+        "rsi.401",
+        "rsi.0014",
+        "rsi.14.3",
+        "rsi.-3",
+        "rsi.",
+        "rsi.1e2",
+        "rsi.١٤",
+        "bb.20",
+        "bb.20.9",
+        "macd.26.12.9",
+        "macd.12.12.9",
+        "zigzag.5",
+        ".",
+    ],
+)
+def test_an_indicator_that_is_not_one_is_named_and_the_others_stay(text):
+    kept, (problem,) = chosen(f"sma.50,{text}")
+    assert kept == ["sma.50"]
+    assert (problem.name, problem.value) == ("ind", text)
+
+
+def test_more_indicators_than_a_chart_holds_are_named():
+    panels = [f"rsi.{n}" for n in range(2, 9)]
+    kept, (problem,) = chosen(",".join(panels))
+    assert len(kept) == MOST_PANELS and problem.value == ",".join(panels[MOST_PANELS:])
+    kept, (problem,) = chosen(",".join(f"sma.{n}" for n in range(2, 99)))
+    assert len(kept) == MOST

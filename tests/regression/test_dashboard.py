@@ -97,7 +97,7 @@ def test_controls_change_the_address_and_nothing_reloads(open_page):
         expect(control).to_have_attribute("aria-current", "true")
     page.get_by_role("link", name="Hide SMA 50").click()
     expect(page.get_by_role("link", name="Show SMA 50")).to_be_visible()
-    assert path_of(page) == "/charts/AAPL?r=3Y&type=ohlc&sma=20"
+    assert path_of(page) == "/charts/AAPL?r=3Y&type=ohlc&ind=sma.20"
     assert page.evaluate("window.sameDocument") is True
 
 

@@ -11,9 +11,17 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from mltrading_dashboard.charts.study import (
+    ALLOWED,
+    MOST,
+    MOST_PANELS,
+    USUAL,
+    Study,
+    study,
+)
+
 THEMES = ("dark", "light")
 KINDS = ("candles", "ohlc", "line")
-AVERAGES = (20, 50)
 RANGES = {
     "overview": ("1M", "3M", "6M", "1Y", "All"),
     "charts": ("1M", "3M", "6M", "1Y", "3Y", "All"),
@@ -43,7 +51,7 @@ class ViewState:
     symbol: str | None = None
     range: str = DEFAULT_RANGE["overview"]
     kind: str = "candles"
-    averages: tuple[int, ...] = AVERAGES
+    studies: tuple[Study, ...] = USUAL
     sort: str = "symbol"
     sector: str | None = None
     theme: str | None = None
@@ -63,7 +71,7 @@ def parse(pathname: object, search: object) -> ViewState:
         symbol=symbol,
         range=query.one("r", ranges, DEFAULT_RANGE[page]),
         kind=query.one("type", {k: k for k in KINDS}, "candles"),
-        averages=query.averages("sma"),
+        studies=query.studies("ind"),
         sort=query.one("sort", {s: s for s in SORTS}, "symbol"),
         sector=query.text("sector"),
         theme=query.one("theme", {t: t for t in THEMES}, None),
@@ -82,8 +90,8 @@ def to_url(view: ViewState) -> str:
         pairs.append(("r", view.range))
     if view.kind != "candles":
         pairs.append(("type", view.kind))
-    if view.averages != AVERAGES:
-        pairs.append(("sma", ",".join(map(str, view.averages)) or "none"))
+    if view.studies != USUAL:
+        pairs.append(("ind", ",".join(one.text for one in view.studies) or "none"))
     if view.theme:
         pairs.append(("theme", view.theme))
     query = urlencode(pairs, safe=",", quote_via=quote)
@@ -137,19 +145,27 @@ class _Query:
         self._problem(name, value, default or "the default", tuple(allowed.values()))
         return default
 
-    def averages(self, name: str) -> tuple[int, ...]:
+    def studies(self, name: str) -> tuple[Study, ...]:
         value = self.values.get(name)
         if value is None:
-            return AVERAGES
-        if value == "none":
+            return USUAL
+        if value.lower() == "none":
             return ()
         parts = [part.strip() for part in value.split(",") if part.strip()]
-        known = {str(n): n for n in AVERAGES}
-        wrong = [part for part in parts if part not in known]
+        wrong = [part for part in parts if study(part) is None]
         if wrong or not parts:
-            allowed = tuple(known) + ("none",)
-            self._problem(name, ",".join(wrong), "the others", allowed)
-        return tuple(n for n in AVERAGES if str(n) in parts)
+            self._problem(name, ",".join(wrong), "the others", (*ALLOWED, "none"))
+        found = sorted({one for part in parts if (one := study(part)) is not None})
+        return self._fitting(name, found)
+
+    def _fitting(self, name: str, found: list[Study]) -> tuple[Study, ...]:
+        panels = [one for one in found if one.kind.panel][:MOST_PANELS]
+        kept = [one for one in found if one in panels or not one.kind.panel][:MOST]
+        over = [one.text for one in found if one not in kept]
+        if over:
+            allowed = (f"{MOST} at once", f"{MOST_PANELS} of them below the prices")
+            self._problem(name, ",".join(over), "the others", allowed)
+        return tuple(kept)
 
     def text(self, name: str) -> str | None:
         value = re.sub(r"\s+", " ", self.values.get(name, "")).strip()

@@ -18,8 +18,8 @@ def bucketed(bars: pd.DataFrame, first: int, last: int, size: int) -> pd.DataFra
 
     Buckets are counted from the first bar of the frame, so a bar stays in its bucket
     when the view moves. Columns: open high low close volume, `row` (the middle of the
-    bucket as bar number), `until` (row of its last bar) and, for each other column of
-    the frame, the value at the last bar. The index holds the first date.
+    bucket as bar number) and `until` (row of its last bar). The index holds the first
+    date.
     """
     first = first // size * size
     part = bars.iloc[first : last + 1]
@@ -34,7 +34,4 @@ def bucketed(bars: pd.DataFrame, first: int, last: int, size: int) -> pd.DataFra
         "row": first + (starts + ends) / 2,
         "until": first + ends,
     }
-    for name in part.columns:
-        if name not in joined:
-            joined[name] = part[name].to_numpy()[ends]
     return pd.DataFrame(joined, index=part.index[starts])

@@ -19,8 +19,6 @@ class Theme:
     up: str
     down: str
     accent: str
-    average_20: str
-    average_50: str
     series: tuple[str, ...]
 
 
@@ -33,8 +31,6 @@ DARK = Theme(
     up="#3dbba6",
     down="#f0875c",
     accent="#6ca8ff",
-    average_20="#6ca8ff",
-    average_50="#e0a83e",
     series=("#6ca8ff", "#e0a83e", "#3dbba6", "#c792ea", "#f0875c", "#9ccc65"),
 )
 LIGHT = Theme(
@@ -46,8 +42,6 @@ LIGHT = Theme(
     up="#0b8573",
     down="#c4491d",
     accent="#1f66d6",
-    average_20="#1f66d6",
-    average_50="#a36a00",
     series=("#1f66d6", "#a36a00", "#0b8573", "#8a3fc0", "#c4491d", "#55801f"),
 )
 THEMES = {"dark": DARK, "light": LIGHT}

@@ -20,13 +20,14 @@ from dash import (
 from dash.exceptions import PreventUpdate
 
 from mltrading_dashboard import notices, wording
-from mltrading_dashboard.charts.price import Window, average_colour, price_figure
+from mltrading_dashboard.charts.price import Window, price_figure, study_colour
 from mltrading_dashboard.charts.sparkline import sparkline
+from mltrading_dashboard.charts.study import OFFERED
 from mltrading_dashboard.charts.theme import THEMES, Theme
 from mltrading_dashboard.data import Data
 from mltrading_dashboard.links import link, segmented, toggles
 from mltrading_dashboard.measures import KeyFigures, first_row, key_figures
-from mltrading_dashboard.state import AVERAGES, KINDS, RANGES, ViewState, parse
+from mltrading_dashboard.state import KINDS, RANGES, ViewState, parse
 from mltrading_health.timed import timed
 from mltrading_marketdata import StoreError, UnknownSymbol
 
@@ -125,22 +126,19 @@ def _default_window(bars: pd.DataFrame, span: str) -> Window:
 
 @timed("chart price")
 def _figure(view: ViewState, bars, window: Window, theme: Theme) -> dict:
-    return price_figure(
-        bars, window, kind=view.kind, averages=view.averages, theme=theme
-    )
+    return price_figure(bars, window, kind=view.kind, studies=view.studies, theme=theme)
 
 
 def _patch(figure: dict) -> Patch:
     # The layout stays, so that plotly.js keeps its drag state; only what moved is sent.
     patch = Patch()
     patch["data"] = figure["data"]
-    for axis, names in (
-        ("xaxis", ("range", "tickvals", "ticktext")),
-        ("yaxis", ("range",)),
-        ("yaxis2", ("range",)),
-    ):
-        for name in names:
-            patch["layout"][axis][name] = figure["layout"][axis][name]
+    layout = figure["layout"]
+    for name in ("range", "tickvals", "ticktext"):
+        patch["layout"]["xaxis"][name] = layout["xaxis"][name]
+    for axis in [name for name in layout if name.startswith("yaxis")]:
+        patch["layout"][axis]["range"] = layout[axis]["range"]
+    patch["layout"]["annotations"] = layout["annotations"]
     return patch
 
 
@@ -159,12 +157,7 @@ def _panel(view: ViewState, about, bars: pd.DataFrame, theme: Theme):
                     segmented(
                         "Chart type", [(KIND_NAMES[k], k) for k in KINDS], "kind", view
                     ),
-                    toggles(
-                        "Moving averages",
-                        [(f"SMA {n}", n) for n in AVERAGES],
-                        "averages",
-                        view,
-                    ),
+                    *_indicators(view),
                 ],
                 className="toolbar",
             ),
@@ -191,6 +184,7 @@ def _panel(view: ViewState, about, bars: pd.DataFrame, theme: Theme):
                     ),
                 ],
                 className="chart",
+                style={"--panels": sum(one.kind.panel for one in view.studies)},
             ),
         ],
         className="panel price",
@@ -223,10 +217,27 @@ def _header(view: ViewState, about, figures: KeyFigures):
     )
 
 
+def _indicators(view: ViewState) -> list:
+    shown = sorted({*OFFERED, *view.studies})
+    return [
+        toggles(
+            label,
+            [(one.title, one) for one in shown if one.kind.panel is panel],
+            "studies",
+            view,
+        )
+        for label, panel in (
+            ("Indicators over the prices", False),
+            ("Indicators below the prices", True),
+        )
+    ]
+
+
 def _legend(view: ViewState, theme: Theme) -> list:
     return [
-        html.Span(f"SMA {n}", style={"color": average_colour(n, theme)})
-        for n in view.averages
+        html.Span(one.title, style={"color": study_colour(one, view.studies, theme)})
+        for one in view.studies
+        if not one.kind.panel
     ]
 
 
