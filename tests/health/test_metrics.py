@@ -52,6 +52,16 @@ def test_the_release_is_a_metric(metrics):
     assert line in render(metrics, health)
 
 
+def test_counts_say_of_which_release_they_are_and_levels_do_not(metrics):
+    metrics.answered("GET", "/", "2xx", 0.1)
+    text = render(metrics, Health("dashboard", release="r7"))
+    counted = 'total{method="GET",release="r7",route="/",status="2xx"} 1.0'
+    assert counted in text
+    assert 'bucket{le="+Inf",method="GET",release="r7",route="/"} 1.0' in text
+    assert "http_requests_in_progress 0.0" in text
+    assert 'release="' not in render(metrics).replace('release=""', "")
+
+
 def test_the_memory_of_this_process_is_a_metric(metrics):
     line = next(
         line

@@ -104,6 +104,17 @@ def test_what_is_committed_is_in_order() -> None:
             "4m20s",
             {"HighErrorRate critical"},
         ),
+        # After a rollback the release before answers again, with the failures of its
+        # past in its counts: nothing fails now.
+        (
+            {
+                REQUESTS + '"5xx", release="v1"}': "0+60x5 300x18 _x36 300x30",
+                REQUESTS + '"2xx", release="v1"}': "0+100x24 _x36 2500+100x30",
+                REQUESTS + '"2xx", release="v2"}': "_x25 0+100x35 _x31",
+            },
+            "12m",
+            set(),
+        ),
         # What strangers make up is not counted.
         (
             {

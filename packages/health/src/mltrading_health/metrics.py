@@ -206,12 +206,20 @@ class Metrics:
         self._disks[name] = path
 
     def render(self, health: Health, accept: str = "") -> tuple[bytes, str]:
-        """Return all metrics as text and its content type, as ``accept`` wants it."""
+        """Return all metrics as text and its content type, as ``accept`` wants it.
+
+        Counts say of which release they are: behind one address the release that was
+        there before may answer again, with all that it had counted until then, which
+        without its name would look as if it had been counted at this moment.
+        """
         try:
             encoder, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is no number
             encoder, content_type = choose_encoder("")
-        return encoder(_Scrape(self.families(health))), content_type
+        families: Iterable[Metric] = self.families(health)
+        if health.release:
+            families = (_of_release(metric, health.release) for metric in families)
+        return encoder(_Scrape(families)), content_type
 
     def snapshot(self, health: Health | None = None) -> Snapshot:
         """Return all values, merged over workers."""
@@ -311,6 +319,17 @@ def _release(health: Health) -> Metric:
     }
     metric = GaugeMetricFamily("release_info", "What runs here", labels=list(labels))
     metric.add_metric(list(labels.values()), 1.0)
+    return metric
+
+
+def _of_release(metric: Metric, release: str) -> Metric:
+    """Name the release of counts; gauges are of the moment, whoever it is that tells.
+
+    The samples were made for this scrape, and are nobody else's.
+    """
+    if metric.type in ("counter", "histogram"):
+        for sample in metric.samples:
+            sample.labels.setdefault("release", release)
     return metric
 
 
