@@ -53,6 +53,20 @@ def test_debug_is_refused_in_prod():
         Settings.from_environ({**GOOD, "ENVIRONMENT": "prod", "DASH_DEBUG": "true"})
 
 
+@pytest.mark.parametrize(
+    ("environment", "said", "metrics"),
+    [
+        ("local", {}, "open"),
+        ("prod", {}, "token"),
+        ("staging", {}, "token"),
+        ("prod", {"METRICS": "open"}, "open"),
+    ],
+)
+def test_metrics_are_closed_to_strangers_unless_it_is_said(environment, said, metrics):
+    given = {**GOOD, "ENVIRONMENT": environment, **said}
+    assert Settings.from_environ(given).metrics == metrics
+
+
 def test_the_password_is_in_no_message():
     with pytest.raises(SettingsError) as error:
         Settings.from_environ({"DATABASE_URL": "mysql://user:hush@host/db"})

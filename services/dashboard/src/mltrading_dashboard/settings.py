@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
 CACHES = ("valkey", "valkeys", "redis", "rediss", "unix")
 METRICS = ("token", "open")
+# Environments that nobody but their developer reaches.
+OWN = ("local", "test")
 ALERTS = ("off", "evaluator", "prometheus")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _VISIBLE = "16 to 256 visible ASCII characters, such as `openssl rand -hex 24` prints"
@@ -97,7 +99,10 @@ class Settings:
             cache_ttl_seconds=read.number("CACHE_TTL_SECONDS", 300, 0, 86_400),
             cache_url=read.cache("CACHE_URL"),
             log_level=read.choice("LOG_LEVEL", "info", LOG_LEVELS),
-            metrics=read.choice("METRICS", "open", METRICS),
+            # What is not said must not open to strangers what it keeps from them.
+            metrics=read.choice(
+                "METRICS", "open" if environment in OWN else "token", METRICS
+            ),
             health_token=read.secret("HEALTH_TOKEN", r"[!-~]{16,256}", _VISIBLE),
             alerts=read.choice("ALERTS", "off", ALERTS),
             trusted_proxies=read.number("TRUSTED_PROXIES", 0, 0, 5),
