@@ -40,6 +40,7 @@ def serve(tmp_path_factory):
             "MLTRADING_RUNTIME_DIR": str(folder),
             "WEB_WORKERS": "1",
             "LOG_LEVEL": "warning",
+            "COMPARISON_MODE": "true",
         }
         command = [sys.executable, "-m", "gunicorn", "mltrading_dashboard.wsgi:server"]
         command += ["--config", "python:mltrading_dashboard.gunicorn_conf"]

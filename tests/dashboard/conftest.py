@@ -35,7 +35,8 @@ def data(store):
 
 @pytest.fixture(scope="session")
 def app(store):
-    return create_app(Settings("test", "sqlite:///not-opened.db"), store)
+    settings = Settings("test", "sqlite:///not-opened.db", comparison_mode=True)
+    return create_app(settings, store)
 
 
 @pytest.fixture
@@ -60,7 +61,8 @@ def no_answer():
 
 @pytest.fixture
 def down(no_answer):
-    app = create_app(Settings("test", "sqlite:///not-opened.db"), no_answer)
+    settings = Settings("test", "sqlite:///not-opened.db", comparison_mode=True)
+    app = create_app(settings, no_answer)
     return app.server.test_client()
 
 

@@ -62,6 +62,9 @@ def ask(client, body):
         ("/charts/AAPL?r=3Y", 200),
         ("/charts/msft", 200),
         ("/?r=nonsense", 200),
+        ("/compare", 200),
+        ("/compare?symbols=aapl,MSFT&range=6M", 200),
+        ("/compare?symbols=AAPL,NOPE", 404),
         ("/charts/NOPE", 404),
         ("/no/such/page", 404),
         ("/missing", 404),
@@ -87,6 +90,15 @@ def test_the_status_says_what_the_page_says(client, url, status):
         ("/charts/IBM", "?ind=bb.9999.2", "is not a value of ind"),
         ("/charts/IBM", "?r=9Q", "is not a value of r"),
         ("/charts/NOPE", "", "is not a symbol here"),
+        ("/", "", "Compare AAPL"),
+        ("/compare", "", "Nothing to compare yet"),
+        ("/compare", "?symbols=AAPL,IBM", "Remove IBM"),
+        ("/compare", "?symbols=AAPL,IBM", "Add MSFT"),
+        ("/compare", "?symbols=IBM,AAPL", "with IBM"),
+        ("/compare", "?symbols=AAPL,NOPE", "is not a symbol here"),
+        ("/compare", "?symbols=AAPL,FB&r=3Y", "FB begins 2012-05-18"),
+        ("/compare", "?symbols=A,B,C,D,E,F", "remove one to add another"),
+        ("/compare", "?symbols=A,B,C,D,E,F,G", "is not a value of symbols"),
         ("/elsewhere", "", "Page not found"),
     ],
 )
@@ -101,7 +113,63 @@ def test_a_sector_filters_the_rows(client):
     assert "Analyze FB" in text and "Analyze IBM" not in text
 
 
-@pytest.mark.parametrize("pathname", ["/", "/charts/AAPL"])
+@pytest.mark.smoke
+def test_a_page_behind_a_closed_flag_is_nowhere(store):
+    app = create_app(Settings("test", "sqlite:///not-opened.db"), store)
+    client = app.server.test_client()
+    answer = client.get("/compare?symbols=AAPL")
+    assert answer.status_code == 404 and "Not found" in answer.text
+    assert "Page not found" in ask(client, page_request("/compare")).text
+    for page in ("/", "/charts", "/nowhere"):
+        assert "ompare" not in ask(client, page_request(page)).text
+
+
+def rows_of(text):
+    """Return the cells of each row of the comparison, by symbol."""
+    root = json.loads(text)["response"]["app"]["children"]
+    rows = {}
+
+    def texts(part):
+        if isinstance(part, dict):
+            part = part["props"].get("children")
+        if isinstance(part, list):
+            return "".join(map(texts, part))
+        return "" if part is None else str(part)
+
+    def walk(part):
+        if isinstance(part, list):
+            return [walk(one) for one in part]
+        if isinstance(part, dict):
+            props = part.get("props", {})
+            if "data-symbol" in props:
+                cells = props["children"][1:]
+                rows[props["data-symbol"]] = [texts(cell) for cell in cells]
+            walk(props.get("children"))
+
+    walk(root)
+    return rows
+
+
+def test_symbols_are_measured_against_the_first(client):
+    rows = rows_of(ask(client, page_request("/compare", "?symbols=MSFT,AAPL")).text)
+    assert list(rows) == ["MSFT", "AAPL"]
+    change, volatility, _, drawdown, correlation, beta, volume = rows["MSFT"]
+    assert re.fullmatch(r"[+−]\d+\.\d\d%", change)
+    assert re.fullmatch(r"\d+\.\d%", volatility)
+    assert re.fullmatch(r"−\d+\.\d\d%", drawdown)
+    assert (correlation, beta) == ("1.00", "1.00")
+    assert volume.endswith(" M")
+    assert rows["AAPL"][4] != "1.00"
+
+
+def test_six_symbols_leave_nothing_to_add(client, data):
+    asked = ",".join([*data.symbols().index, "NOPE"])
+    text = ask(client, page_request("/compare", f"?symbols={asked}")).text
+    assert "remove one to add another" not in text
+    assert "Add " not in text and "Remove NOPE" in text
+
+
+@pytest.mark.parametrize("pathname", ["/", "/charts/AAPL", "/compare"])
 def test_a_database_that_is_gone_is_said_plainly(down, pathname):
     page = down.get(pathname)
     body = ask(down, page_request(pathname))

@@ -26,6 +26,7 @@ def test_defaults_are_for_this_machine():
         ("DATABASE_STATEMENT_TIMEOUT_MS", "0"),
         ("CACHE_TTL_SECONDS", "-1"),
         ("LOG_LEVEL", "loud"),
+        ("COMPARISON_MODE", "perhaps"),
         ("METRICS", "closed"),
         ("HEALTH_TOKEN", "short"),
         ("ALERTS", "loud"),
@@ -41,6 +42,17 @@ def test_defaults_are_for_this_machine():
 def test_a_bad_value_is_named_with_what_is_allowed(name, value):
     with pytest.raises(SettingsError, match=f"{name} is .*; allowed: "):
         Settings.from_environ({**GOOD, name: value})
+
+
+@pytest.mark.parametrize(("value", "open_"), [("true", True), ("off", False)])
+def test_the_environment_opens_and_closes_the_comparison(value, open_):
+    flags = Settings.from_environ({**GOOD, "COMPARISON_MODE": value}).flags
+    assert flags.opens("compare") is open_
+    assert flags.opens("charts")
+
+
+def test_a_flag_that_nobody_sets_is_closed():
+    assert not Settings.from_environ(GOOD).flags.opens("compare")
 
 
 def test_a_missing_database_is_named():

@@ -33,6 +33,28 @@ def test_every_view_survives_its_url(page, theme):
         assert parsed(to_url(view)) == view
 
 
+@pytest.mark.parametrize("theme", [None, "light"])
+@pytest.mark.parametrize("span", RANGES["compare"])
+def test_every_comparison_survives_its_url(span, theme):
+    for symbols in ((), ("AAPL",), ("BRK.B", "A&B=C?/#", "ÜNÏ CODE 100%")):
+        view = ViewState("compare", range=span, theme=theme, symbols=symbols)
+        assert parsed(to_url(view)) == view
+
+
+def test_symbols_are_read_once_each_and_in_order():
+    view = parse("/compare", "?symbols=msft,, aapl ,MSFT&range=3y")
+    assert (view.symbols, view.range) == (("MSFT", "AAPL"), "3Y")
+    assert to_url(view) == "/compare?symbols=MSFT,AAPL&r=3Y"
+    assert parse("/", "?symbols=AAPL").symbols == ()
+
+
+def test_more_symbols_than_can_be_compared_are_named():
+    view = parse("/compare", "?symbols=A,B,C,D,E,F,G,H")
+    (problem,) = view.problems
+    assert view.symbols == ("A", "B", "C", "D", "E", "F")
+    assert (problem.name, problem.value) == ("symbols", "G,H")
+
+
 def test_any_text_parses_and_its_url_is_stable():
     rng = random.Random(1)
     letters = string.printable + "%2F%00éß🙂&=?#/"
@@ -58,6 +80,8 @@ def test_what_is_not_text_is_a_missing_page_and_an_empty_query(junk):
         ("/charts/aapl", "charts", "AAPL"),
         ("/charts/BRK%2FB", "charts", "BRK/B"),
         ("/charts/a/b", "missing", None),
+        ("/compare/", "compare", None),
+        ("/compare/AAPL", "missing", None),
         ("/admin.php", "missing", None),
     ],
 )

@@ -156,6 +156,7 @@ def test_fleets_have_the_numbers_that_were_asked_for(
     assert (config["DATABASE_POOL_SIZE"], config["CACHE_TTL_SECONDS"]) == (pool, ttl)
     assert (config["LOG_LEVEL"], config["DASH_DEBUG"]) == (level, "false")
     assert config["DATABASE_SSL_REQUIRE"] == "true"
+    assert config["COMPARISON_MODE"] == "true"
     assert (found.target, found.dirty) == ("ssh", False)
 
 

@@ -80,6 +80,37 @@ def test_analyze_opens_the_chart_of_its_symbol(open_page):
     assert path_of(page) == "/charts/MSFT?theme=light"
 
 
+def test_compare_opens_with_its_symbol_and_others_come_and_go_by_links(open_page):
+    page = open_page("/?theme=light")
+    page.get_by_role("link", name="Compare MSFT").click()
+    drawn(page, "comparison")
+    assert path_of(page) == "/compare?symbols=MSFT&theme=light"
+    page.get_by_role("link", name="Add AAPL").click()
+    rows = page.locator("#measures tbody tr")
+    expect(rows).to_have_count(2)
+    expect(page.locator("#comparison .scatterlayer .trace")).to_have_count(2)
+    page.get_by_role("link", name="Remove MSFT").click()
+    expect(rows).to_have_count(1)
+    assert path_of(page) == "/compare?symbols=AAPL&theme=light"
+    page.go_back()
+    expect(rows).to_have_count(2)
+
+
+def test_an_indicator_comes_in_a_panel_and_goes_again(open_page):
+    page = open_page("/charts/AAPL")
+    for name in ("RSI 14", "Bollinger 20 2"):
+        page.get_by_role("link", name=f"Show {name}").click()
+        page.get_by_role("link", name=f"Hide {name}").wait_for()
+    expect(page.locator("#price")).to_contain_text("RSI 14")
+    assert path_of(page) == "/charts/AAPL?ind=sma.20,sma.50,bb.20.2,rsi.14"
+    expect(page.locator("#price .subplot.xy3 .scatterlayer .trace")).to_have_count(1)
+    x, y = zoom_in(page, 1)
+    page.mouse.move(x - 30, y)
+    expect(page.locator("#readout")).to_contain_text("V ")
+    page.get_by_role("link", name="Hide RSI 14").click()
+    expect(page.locator("#price .subplot.xy3")).to_have_count(0)
+
+
 def test_the_watchlist_keeps_the_view_and_changes_the_symbol(open_page):
     page = open_page("/charts/AAPL?r=6M")
     page.get_by_role("navigation", name="Watchlist").get_by_text("IBM").first.click()
@@ -198,9 +229,19 @@ def test_the_big_plotly_bundle_is_never_fetched(open_page):
     assert not [n for n in names if not n.startswith(page.url.split("/charts")[0])]
 
 
-@pytest.mark.parametrize("path", ["/", "/charts/GOOG", "/charts/NOPE", "/nowhere"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/charts/GOOG",
+        "/charts/GOOG?ind=bb,rsi,macd,stoch,atr",
+        "/compare?symbols=AAPL,FB,GOOG,IBM,MSFT",
+        "/charts/NOPE",
+        "/nowhere",
+    ],
+)
 def test_no_page_scrolls_sideways(open_page, path):
-    page = open_page(path, width=390, height=844, fails="N" in path or "no" in path)
+    page = open_page(path, width=390, height=844, fails="/N" in path or "no" in path)
     page.wait_for_load_state("networkidle")
     for width in (390, 320, 600, 768, 861, 1024, 1240):
         page.set_viewport_size({"width": width, "height": 844})
@@ -243,7 +284,7 @@ def test_the_keyboard_reaches_content_and_controls(open_page):
 
 
 def test_every_control_leads_somewhere_and_has_a_name(open_page):
-    for path in ("/", "/charts/AAPL"):
+    for path in ("/", "/charts/AAPL", "/compare?symbols=AAPL,IBM"):
         page = open_page(path)
         page.wait_for_load_state("networkidle")
         links = page.locator("a").evaluate_all(

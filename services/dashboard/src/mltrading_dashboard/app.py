@@ -25,7 +25,7 @@ from mltrading_dashboard import (
 from mltrading_dashboard.data import Data
 from mltrading_dashboard.health import create_health, disks
 from mltrading_dashboard.settings import Settings
-from mltrading_dashboard.state import THEMES, parse
+from mltrading_dashboard.state import THEMES
 from mltrading_health import Health
 from mltrading_health.flask import flask as instrument
 from mltrading_health.timed import bind
@@ -49,15 +49,19 @@ class Dashboard(Dash):
     data: Data
 
     def index(self, *args, **kwargs):
-        view = parse(flask.request.path, flask.request.query_string.decode("latin-1"))
+        view = self._view()
         response = flask.make_response(super().index(), routes.status(view, self.data))
         response.headers["Cache-Control"] = "no-cache"
         if response.status_code == 503:
             response.headers["Retry-After"] = "5"
         return response
 
+    def _view(self):
+        query = flask.request.query_string.decode("latin-1")
+        return routes.view(flask.request.path, query, self.data.flags)
+
     def interpolate_index(self, **parts):
-        view = parse(flask.request.path, flask.request.query_string.decode("latin-1"))
+        view = self._view()
         theme = f' data-theme="{view.theme}"' if view.theme else ""
         return PAGE.format(
             theme=theme,
@@ -131,7 +135,12 @@ def create_app(settings: Settings, store=None) -> Dashboard:
         add_log_handler=False,
         on_error=_report,
     )
-    app.data = Data(store, ttl=settings.cache_ttl_seconds, clock=time.monotonic)
+    app.data = Data(
+        store,
+        ttl=settings.cache_ttl_seconds,
+        clock=time.monotonic,
+        flags=settings.flags,
+    )
     _tell_sources(server, app.data)
     app.layout = _frame()
     app.validation_layout = html.Div(
@@ -271,7 +280,8 @@ def _register(app: Dashboard) -> None:
     )
     def page(pathname, search, scheme):
         scheme = scheme if scheme in THEMES else THEMES[0]
-        rendered = routes.render(parse(pathname, search), app.data, scheme)
+        view = routes.view(pathname, search, app.data.flags)
+        rendered = routes.render(view, app.data, scheme)
         return rendered.children, rendered.title
 
     app.clientside_callback(

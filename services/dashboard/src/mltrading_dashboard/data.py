@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import pandas as pd
 
+from mltrading_dashboard.flags import Flags
 from mltrading_marketdata import MARK, PoolExhausted, Unavailable
 
 LARGEST = 256
@@ -47,10 +48,19 @@ class Data:
     """Answers from `store`, fresh ones while it can be asked.
 
     One that is older than FRESH_S of `clock` is given only while the store cannot
-    answer, and never one that is older than `ttl` seconds.
+    answer, and never one that is older than `ttl` seconds. `flags` says what there is
+    to ask about.
     """
 
-    def __init__(self, store, *, ttl: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store,
+        *,
+        ttl: float,
+        clock: Callable[[], float],
+        flags: Flags = Flags(),
+    ) -> None:
+        self.flags = flags
         self._store = store
         self._ttl = ttl
         self._clock = clock

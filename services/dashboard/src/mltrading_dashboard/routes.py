@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mltrading_dashboard import notices, shell
 from mltrading_dashboard.data import Data
-from mltrading_dashboard.pages import charts, missing, overview
-from mltrading_dashboard.state import ViewState
+from mltrading_dashboard.flags import Flags
+from mltrading_dashboard.pages import charts, compare, missing, overview
+from mltrading_dashboard.state import ViewState, parse
 from mltrading_marketdata import StoreError
 
-PAGES = {"overview": overview, "charts": charts, "missing": missing}
+PAGES = {
+    "overview": overview,
+    "charts": charts,
+    "compare": compare,
+    "missing": missing,
+}
 REGISTERED = (overview, charts)
 
 
@@ -22,19 +28,27 @@ class Rendered:
     children: list
 
 
+def view(pathname: object, search: object, flags: Flags) -> ViewState:
+    """Return the view of an address; a page behind a closed flag is none."""
+    found = parse(pathname, search)
+    return found if flags.opens(found.page) else replace(found, page="missing")
+
+
 def render(view: ViewState, data: Data, scheme: str) -> Rendered:
     """Return the page of a view; a store that fails gives a page that says so."""
     try:
         return data.page((view, scheme), lambda: _drawn(view, data, scheme))
     except StoreError:
         content = [notices.unavailable()]
-        return Rendered(title(view), shell.shell(view, scheme, None, content))
+        return Rendered(
+            title(view), shell.shell(view, scheme, None, content, data.flags)
+        )
 
 
 def _drawn(view: ViewState, data: Data, scheme: str) -> Rendered:
     """Return the page of a view, drawn from the store's answers."""
     content = PAGES[view.page].layout(view, data, scheme)
-    children = shell.shell(view, scheme, data.provenance(), content)
+    children = shell.shell(view, scheme, data.provenance(), content, data.flags)
     return Rendered(title(view), children)
 
 
@@ -46,12 +60,13 @@ def status(view: ViewState, data: Data) -> int:
         known = data.symbols().index
     except StoreError:
         return 503
-    named = view.page == "charts" and view.symbol is not None
-    return 404 if named and view.symbol not in known else 200
+    named = view.symbols or ((view.symbol,) if view.symbol else ())
+    return 200 if all(symbol in known for symbol in named) else 404
 
 
 def title(view: ViewState) -> str:
     """Return the title of the browser's tab."""
-    name = {"overview": "Overview", "charts": "Charts", "missing": "Not found"}
-    parts = [view.symbol, name[view.page], shell.BRAND]
+    name = dict((page, text) for text, page in shell.PAGES)
+    parts = [view.symbol, ", ".join(view.symbols), name.get(view.page, "Not found")]
+    parts.append(shell.BRAND)
     return " · ".join(part for part in parts if part)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mltrading_dashboard.flags import Flags
+
 SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
 CACHES = ("valkey", "valkeys", "redis", "rediss", "unix")
 METRICS = ("token", "open")
@@ -48,6 +50,7 @@ class Settings:
     cache_ttl_seconds: int = 300
     cache_url: str = field(default="", repr=False)
     log_level: str = "info"
+    comparison_mode: bool = False
     # Who may read /metrics: whoever has the token, or everybody.
     metrics: str = "open"
     health_token: str = field(default="", repr=False)
@@ -67,6 +70,11 @@ class Settings:
     shared_dir: Path | None = None
     workers: int = 2
     threads: int = 4
+
+    @property
+    def flags(self) -> Flags:
+        """Return what the pages have to know of it."""
+        return Flags(comparison_mode=self.comparison_mode)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -99,6 +107,7 @@ class Settings:
             cache_ttl_seconds=read.number("CACHE_TTL_SECONDS", 300, 0, 86_400),
             cache_url=read.cache("CACHE_URL"),
             log_level=read.choice("LOG_LEVEL", "info", LOG_LEVELS),
+            comparison_mode=read.flag("COMPARISON_MODE", False),
             # What is not said must not open to strangers what it keeps from them.
             metrics=read.choice(
                 "METRICS", "open" if environment in OWN else "token", METRICS

@@ -8,15 +8,27 @@ from dash import html
 
 from mltrading_dashboard import notices, wording
 from mltrading_dashboard.data import Provenance
+from mltrading_dashboard.flags import Flags
 from mltrading_dashboard.links import link
-from mltrading_dashboard.state import ViewState
+from mltrading_dashboard.state import DEFAULT_RANGE, ViewState
 from mltrading_marketdata import MARK
 
-PAGES = (("Overview", "overview"), ("Charts", "charts"))
+PAGES = (("Overview", "overview"), ("Charts", "charts"), ("Compare", "compare"))
 BRAND = "ML Trading"
 
 
-def shell(view: ViewState, scheme: str, provenance: Provenance | None, content) -> list:
+def menu(flags: Flags) -> list[tuple[str, str]]:
+    """Return name and page of what the menu leads to."""
+    return [(text, page) for text, page in PAGES if flags.opens(page)]
+
+
+def shell(
+    view: ViewState,
+    scheme: str,
+    provenance: Provenance | None,
+    content,
+    flags: Flags,
+) -> list:
     """Return the whole visible page around `content`."""
     other = "light" if scheme == "dark" else "dark"
     bar = html.Header(
@@ -29,7 +41,7 @@ def shell(view: ViewState, scheme: str, provenance: Provenance | None, content) 
                         page_view(page, view),
                         current="page" if page == view.page else None,
                     )
-                    for text, page in PAGES
+                    for text, page in menu(flags)
                 ],
                 className="pages",
                 **{"aria-label": "Pages"},
@@ -62,9 +74,7 @@ def _mood(provenance: Provenance | None) -> str:
 
 def page_view(page: str, view: ViewState) -> ViewState:
     """Return the plain view of a page, in the theme of `view`."""
-    return ViewState(
-        page=page, range="3M" if page == "overview" else "1Y", theme=view.theme
-    )
+    return ViewState(page=page, range=DEFAULT_RANGE[page], theme=view.theme)
 
 
 def provenance_text(provenance: Provenance | None) -> str:

@@ -25,9 +25,11 @@ KINDS = ("candles", "ohlc", "line")
 RANGES = {
     "overview": ("1M", "3M", "6M", "1Y", "All"),
     "charts": ("1M", "3M", "6M", "1Y", "3Y", "All"),
+    "compare": ("1M", "3M", "6M", "1Y", "3Y", "All"),
     "missing": ("1Y",),
 }
-DEFAULT_RANGE = {"overview": "3M", "charts": "1Y", "missing": "1Y"}
+DEFAULT_RANGE = {"overview": "3M", "charts": "1Y", "compare": "1Y", "missing": "1Y"}
+MOST_SYMBOLS = 6
 SORT_KEYS = ("symbol", "sector", "last", "change", "period", "volume")
 SORTS = SORT_KEYS + tuple(f"-{key}" for key in SORT_KEYS)
 LONGEST = 40
@@ -55,6 +57,7 @@ class ViewState:
     sort: str = "symbol"
     sector: str | None = None
     theme: str | None = None
+    symbols: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -74,6 +77,7 @@ def parse(pathname: object, search: object) -> ViewState:
         studies=query.studies("ind"),
         sort=query.one("sort", {s: s for s in SORTS}, "symbol"),
         sector=query.text("sector"),
+        symbols=query.symbols("symbols") if page == "compare" else (),
         theme=query.one("theme", {t: t for t in THEMES}, None),
         problems=tuple(query.problems),
     )
@@ -82,6 +86,8 @@ def parse(pathname: object, search: object) -> ViewState:
 def to_url(view: ViewState) -> str:
     """Return the shortest URL that `parse` turns back into `view`."""
     pairs = []
+    if view.symbols and view.page == "compare":
+        pairs.append(("symbols", ",".join(view.symbols)))
     if view.sector:
         pairs.append(("sector", view.sector))
     if view.sort != "symbol":
@@ -103,7 +109,7 @@ def _path(view: ViewState) -> str:
         return "/"
     if view.page == "charts":
         return f"/charts/{quote(view.symbol, safe='')}" if view.symbol else "/charts"
-    return "/missing"
+    return f"/{view.page}"
 
 
 def _page(pathname: object) -> tuple[str, str | None]:
@@ -112,8 +118,8 @@ def _page(pathname: object) -> tuple[str, str | None]:
     parts = [part for part in pathname.split("/") if part]
     if not parts:
         return "overview", None
-    if parts[0] == "charts" and len(parts) == 1:
-        return "charts", None
+    if parts[0] in ("charts", "compare") and len(parts) == 1:
+        return parts[0], None
     if parts[0] == "charts" and len(parts) == 2:
         return "charts", unquote(parts[1]).strip().upper()[:LONGEST] or None
     return "missing", None
@@ -134,7 +140,11 @@ class _Query:
             pairs = parse_qsl(search.lstrip("?"), max_num_fields=40)
         except ValueError:  # more fields than anybody's link has
             pairs = []
-        return cls(dict(reversed(pairs)))
+        values = dict(reversed(pairs))
+        # The long name of `r`, for those who write an address by hand.
+        if "range" in values:
+            values.setdefault("r", values["range"])
+        return cls(values)
 
     def one(self, name, allowed: dict[str, str], default):
         value = self.values.get(name)
@@ -166,6 +176,15 @@ class _Query:
             allowed = (f"{MOST} at once", f"{MOST_PANELS} of them below the prices")
             self._problem(name, ",".join(over), "the others", allowed)
         return tuple(kept)
+
+    def symbols(self, name: str) -> tuple[str, ...]:
+        parts = self.values.get(name, "").upper().split(",")
+        found = [part.strip()[:LONGEST].strip() for part in parts]
+        found = list(dict.fromkeys(filter(None, found)))
+        if len(found) > MOST_SYMBOLS:
+            over, allowed = ",".join(found[MOST_SYMBOLS:]), (f"{MOST_SYMBOLS} at once",)
+            self._problem(name, over, "the first ones", allowed)
+        return tuple(found[:MOST_SYMBOLS])
 
     def text(self, name: str) -> str | None:
         value = re.sub(r"\s+", " ", self.values.get(name, "")).strip()

@@ -19,9 +19,16 @@ def percent(value: float | None, digits: int = 2) -> str:
     return f"{value:+,.{digits}%}".replace("-", "\N{MINUS SIGN}")
 
 
-def share(value: float | None) -> str:
+def share(value: float | None, digits: int = 0) -> str:
     """Return 0.27 as 27%."""
-    return NONE if value is None else f"{value:.0%}"
+    return NONE if value is None else f"{value:.{digits}%}"
+
+
+def ratio(value: float | None) -> str:
+    """Return 1.234 as 1.23, with a true minus sign."""
+    if value is None:
+        return NONE
+    return f"{value:,.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def volume(value: float) -> str:

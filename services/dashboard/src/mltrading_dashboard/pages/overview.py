@@ -14,8 +14,11 @@ from mltrading_dashboard.charts.sector import sector_figure
 from mltrading_dashboard.charts.sparkline import sparkline
 from mltrading_dashboard.charts.theme import THEMES, Theme
 from mltrading_dashboard.data import Data
+from mltrading_dashboard.flags import Flags
 from mltrading_dashboard.links import link, segmented
 from mltrading_dashboard.measures import KeyFigures, first_row, key_figures
+from mltrading_dashboard.meters import meters
+from mltrading_dashboard.shell import page_view
 from mltrading_dashboard.state import RANGES, ViewState
 from mltrading_health.timed import timed
 
@@ -75,7 +78,7 @@ def layout(view: ViewState, data: Data, scheme: str) -> list:
         *said,
         _toolbar(view, sectors, rows),
         html.Section(
-            _table(view, rows, theme),
+            _table(view, rows, theme, data.flags),
             className="panel table",
             # The panels below keep their place while the filter changes.
             style={"--rows": min(len(symbols), MOST_ROWS_HELD)},
@@ -166,9 +169,9 @@ def _toolbar(view: ViewState, sectors: pd.Series, rows: list[Row]):
     )
 
 
-def _table(view: ViewState, rows: list[Row], theme: Theme):
+def _table(view: ViewState, rows: list[Row], theme: Theme, flags: Flags):
     heads = [_head(view, *column) for column in COLUMNS]
-    body = [_row(view, row, theme) for row in rows]
+    body = [_row(view, row, theme, flags) for row in rows]
     return html.Table([html.Thead(html.Tr(heads)), html.Tbody(body)], id="symbols")
 
 
@@ -189,9 +192,8 @@ def _head(view: ViewState, text: str, key: str | None, first: str, name: str):
     )
 
 
-def _row(view: ViewState, row: Row, theme: Theme):
+def _row(view: ViewState, row: Row, theme: Theme, flags: Flags):
     figures = row.figures
-    chart = ViewState(page="charts", symbol=row.symbol, range="1Y", theme=view.theme)
     place = f"{figures.place_in_52w:.1%}"
     cells = [
         html.Th(
@@ -223,12 +225,20 @@ def _row(view: ViewState, row: Row, theme: Theme):
         ),
         html.Td(wording.volume(figures.volume_20d), className="number volume"),
         html.Td(wording.day(figures.last_bar), className="date"),
-        html.Td(
-            link("Analyze", chart, label=f"Analyze {row.symbol}", className="button"),
-            className="action",
-        ),
+        html.Td(_actions(view, row.symbol, flags), className="action"),
     ]
     return html.Tr(cells, **{"data-symbol": row.symbol})
+
+
+def _actions(view: ViewState, symbol: str, flags: Flags) -> list:
+    chart = replace(page_view("charts", view), symbol=symbol)
+    among = replace(page_view("compare", view), symbols=(symbol,))
+    found = [("Analyze", "charts", chart), ("Compare", "compare", among)]
+    return [
+        link(text, to, label=f"{text} {symbol}", className="button")
+        for text, page, to in found
+        if flags.opens(page)
+    ]
 
 
 def _change(value: float | None):
@@ -268,7 +278,7 @@ def _spoken(rows: list[Row], span: str) -> str:
 def _sectors(view: ViewState, sectors: pd.Series, rows: list[Row], theme: Theme):
     spoken = ", ".join(f"{k}: {n}" for k, n in sectors.value_counts().items())
     ordered = sorted(rows, key=lambda row: -row.figures.volume_20d)[:MOST_VOLUME]
-    most = ordered[0].figures.volume_20d if ordered else 0.0
+    volumes = [(row.symbol, row.figures.volume_20d, row.colour) for row in ordered]
     return html.Section(
         [
             html.H2(["Sectors ", html.Small("click to filter, again to clear")]),
@@ -285,23 +295,9 @@ def _sectors(view: ViewState, sectors: pd.Series, rows: list[Row], theme: Theme)
                 **{"aria-label": f"Symbols per sector. {spoken}"},
             ),
             html.H2(["Volume ", html.Small("20-day average, shares")]),
-            html.Ol([_volume(row, most) for row in ordered], className="bars"),
+            meters(volumes),
         ],
         className="panel sectors",
-    )
-
-
-def _volume(row: Row, most: float):
-    share = row.figures.volume_20d / most if most else 0.0
-    return html.Li(
-        [
-            html.Span(row.symbol),
-            html.Span(
-                html.I(style={"width": f"{share:.1%}", "background": row.colour}),
-                className="bar",
-            ),
-            html.Span(wording.volume(row.figures.volume_20d), className="number"),
-        ]
     )
 
 
