@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,6 +51,15 @@ class Checkout:
         path.write_text(f"{text}\n\n# Change {self.changes}.\n")
         subprocess.run(
             [*_GIT, "commit", "-qam", "feat: change"], cwd=self.root, check=True
+        )
+
+    def unlimited(self) -> None:
+        """Commit that one address may ask without end: all load comes from one."""
+        path = self.root / "ops" / "environments.toml"
+        text = path.read_text()
+        path.write_text(re.sub("(?m)^RATE_LIMIT = .*$", 'RATE_LIMIT = "0"', text))
+        subprocess.run(
+            [*_GIT, "commit", "-qam", "feat: no limit"], cwd=self.root, check=True
         )
 
     def inv(self, *words: str) -> tuple[str, ...]:

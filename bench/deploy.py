@@ -87,6 +87,7 @@ class Site:
 
     def __init__(self, folder: Path, fleet: Fleet, database: str) -> None:
         self.checkout = Checkout(folder)
+        self.checkout.unlimited()
         self.fleet = fleet
         self.one: Host = fleet.hosts[0]
         self.database = database

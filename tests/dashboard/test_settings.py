@@ -31,6 +31,7 @@ def test_defaults_are_for_this_machine():
         ("HEALTH_TOKEN", "short"),
         ("ALERTS", "loud"),
         ("TRUSTED_PROXIES", "6"),
+        ("RATE_LIMIT", "-1"),
         ("SLACK_WEBHOOK_URL", "hooks.slack.com/services/hush"),
         ("SMTP_URL", "mail.example.org"),
         ("MLTRADING_RELEASE", "a b"),

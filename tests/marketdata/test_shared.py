@@ -1,8 +1,6 @@
 """The cache that processes share, on a real server, and its absence."""
 
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from mltrading_marketdata import StoreError, open_store
 from mltrading_marketdata.adjustment import Action
 from mltrading_marketdata.shared import key, open_shared, packed, unpacked
+from tests.caches import cache
 
 ROWS = [(3, 2, b"abc"), (1, 2, b"")]
 ACTIONS = [Action(7, "split", 2.0)]
@@ -19,22 +18,8 @@ ACTIONS = [Action(7, "split", 2.0)]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Run a cache on a Unix socket of its own."""
-    program = shutil.which("valkey-server") or shutil.which("redis-server")
-    assert program, "no valkey-server or redis-server: run `inv setup`"
-    where = tmp_path / "cache.sock"
-    options = ["--port", "0", "--unixsocket", str(where), "--save", "", "--dir", "."]
-    command = [program, *options, "--loglevel", "notice"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if "ready to accept connections" in line.lower():
-                break
-        yield f"unix://{where}"
-        process.terminate()
-        process.communicate()
+    with cache(tmp_path) as url:
+        yield url
 
 
 def test_what_is_packed_comes_back_and_what_is_not_ours_does_not():

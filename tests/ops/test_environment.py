@@ -157,6 +157,7 @@ def test_fleets_have_the_numbers_that_were_asked_for(
     assert (config["LOG_LEVEL"], config["DASH_DEBUG"]) == (level, "false")
     assert config["DATABASE_SSL_REQUIRE"] == "true"
     assert config["COMPARISON_MODE"] == "true"
+    assert config["RATE_LIMIT"] == "1200" and config["TRUSTED_PROXIES"] == "1"
     assert (found.target, found.dirty) == ("ssh", False)
 
 

@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from .adjustment import Action
@@ -39,10 +39,16 @@ class Shared(Protocol):
 
 
 def open_shared(url: str, ttl_s: float) -> Shared:
-    """Return the cache at valkey://host:port/0, the same as redis://; TLS: valkeys://.
+    """Return the cache at a URL as `connect` takes it, and with its errors."""
+    return _Valkey(*connect(url), ttl_s)
 
-    Nothing is connected to yet. Raises StoreError for a URL that can't be read, and
-    where the client is not installed.
+
+def connect(url: str) -> tuple[Any, type[Exception]]:
+    """Return a client of the cache at a URL and what its methods raise beside OSError.
+
+    valkey://host:port/0, the same as redis://; TLS: valkeys://. Nothing is connected to
+    yet. Raises StoreError for a URL that can't be read, and where the client is not
+    installed.
     """
     allowed = ", ".join(f"{scheme}://" for scheme in SCHEMES)
     try:
@@ -67,7 +73,7 @@ def open_shared(url: str, ttl_s: float) -> Shared:
         socket_connect_timeout=TIMEOUT_S,
         retry=None,
     )
-    return _Valkey(client, valkey.ValkeyError, ttl_s)
+    return client, valkey.ValkeyError
 
 
 class _Valkey:

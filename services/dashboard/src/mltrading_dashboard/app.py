@@ -17,6 +17,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html, set_props
 from mltrading_dashboard import (
     assets,
     notices,
+    rate,
     routes,
     security,
     telemetry,
@@ -149,6 +150,9 @@ def create_app(settings: Settings, store=None) -> Dashboard:
     _register(app)
     for page in routes.REGISTERED:
         page.register(app, app.data)
+    if settings.rate_limit:
+        found = rate.counts(settings.cache_url, settings.environment)
+        rate.limit(server, settings.rate_limit, found)
     security.protect(server, app, app.csp_hashes())
     security.believe(server, settings.trusted_proxies)
     if settings.debug:

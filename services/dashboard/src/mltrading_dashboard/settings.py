@@ -58,6 +58,8 @@ class Settings:
     alerts: str = "off"
     # How many proxies of ours stand before us and say who asks.
     trusted_proxies: int = 0
+    # Requests in a minute that one address may send, 0 for any number.
+    rate_limit: int = 0
     slack_webhook_url: str = field(default="", repr=False)
     smtp_url: str = field(default="", repr=False)
     release: str = "dev"
@@ -115,6 +117,7 @@ class Settings:
             health_token=read.secret("HEALTH_TOKEN", r"[!-~]{16,256}", _VISIBLE),
             alerts=read.choice("ALERTS", "off", ALERTS),
             trusted_proxies=read.number("TRUSTED_PROXIES", 0, 0, 5),
+            rate_limit=read.number("RATE_LIMIT", 0, 0, 1_000_000),
             slack_webhook_url=read.secret("SLACK_WEBHOOK_URL", r"https?://\S+", _HOOK),
             smtp_url=read.secret("SMTP_URL", r"smtps?://\S+", _MAIL),
             release=read.text("MLTRADING_RELEASE", "dev", r"[\w.:+-]{1,64}"),
