@@ -261,6 +261,19 @@ def test_any_value_in_a_callback_gives_a_page(client, value):
     assert answer.status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["x/y", "dash/x", "dash/../../etc/passwd", "dash/dcc/%00", "sys/path.js"]
+)
+def test_a_file_that_dash_does_not_have_is_no_failure_of_ours(client, path):
+    assert client.get(f"/_dash-component-suites/{path}").status_code == 404
+
+
+def test_the_files_of_dash_that_a_page_names_are_there(client):
+    page = client.get("/").text
+    named = re.findall(r'src="(/_dash-component-suites/[^"]+)"', page)
+    assert named and {client.get(each).status_code for each in named} == {200}
+
+
 def test_a_body_beyond_the_limit_is_refused(client):
     body = {**page_request("/"), "more": "x" * security.LARGEST_BODY}
     assert ask(client, body).status_code == 413

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dash.fingerprint import check_fingerprint
 from flask import Flask, Response, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -63,6 +64,18 @@ def protect(server: Flask, app, script_hashes: Sequence[str]) -> None:
             reason = refusal(request.get_json(), app.callback_map)
             if reason:
                 abort(400, reason)
+
+    @server.before_request
+    def suites() -> None:
+        """Say 404 to what is no file of Dash, which raises for that.
+
+        A 500 that anybody can ask for would call people in the night.
+        """
+        asked = request.view_args or {}
+        if (name := asked.get("fingerprinted_path")) is not None:
+            known = app.registered_paths.get(asked["package_name"], ())
+            if check_fingerprint(name)[0] not in known:
+                abort(404)
 
 
 def content_policy(script_hashes: Sequence[str]) -> str:
