@@ -35,14 +35,14 @@ def page_request(pathname, search="", scheme="dark"):
     }
 
 
-def zoom_request(moved, pathname="/charts/AAPL"):
+def zoom_request(moved, pathname="/charts/AAPL", search=""):
     return {
         "output": "price.figure",
         "outputs": {"id": "price", "property": "figure"},
         "inputs": [{"id": "window", "property": "data", "value": moved}],
         "state": [
             {"id": "url", "property": "pathname", "value": pathname},
-            {"id": "url", "property": "search", "value": ""},
+            {"id": "url", "property": "search", "value": search},
             {"id": "scheme", "property": "data", "value": "dark"},
         ],
         "changedPropIds": ["window.data"],
@@ -91,6 +91,7 @@ def test_the_status_says_what_the_page_says(client, url, status):
         ("/charts/IBM", "?r=9Q", "is not a value of r"),
         ("/charts/NOPE", "", "is not a symbol here"),
         ("/", "", "Compare AAPL"),
+        ("/charts/IBM", "", "Compare IBM"),
         ("/compare", "", "Nothing to compare yet"),
         ("/compare", "?symbols=AAPL,IBM", "Remove IBM"),
         ("/compare", "?symbols=AAPL,IBM", "Add MSFT"),
@@ -191,6 +192,15 @@ def test_zooming_in_gives_finer_bars(client):
     wide = ask(client, zoom_request({"left": 0, "right": 3270})).text
     near = ask(client, zoom_request({"left": 3000, "right": 3100})).text
     assert " – " in wide and " – " not in near
+
+
+def test_zooming_moves_the_panels_with_the_prices(client):
+    moved = {"left": 3000, "right": 3100}
+    body = zoom_request(moved, search="?ind=macd,rsi.14")
+    changed = ask(client, body).json["response"]["price"]["figure"]["operations"]
+    where = {".".join(map(str, one["location"])) for one in changed}
+    assert {"layout.yaxis3.range", "layout.yaxis4.range", "data"} <= where
+    assert "layout.yaxis5.range" not in where
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,10 @@ from mltrading_dashboard.charts.sparkline import sparkline
 from mltrading_dashboard.charts.study import OFFERED
 from mltrading_dashboard.charts.theme import THEMES, Theme
 from mltrading_dashboard.data import Data
+from mltrading_dashboard.flags import Flags
 from mltrading_dashboard.links import link, segmented, toggles
 from mltrading_dashboard.measures import KeyFigures, first_row, key_figures
+from mltrading_dashboard.shell import page_view
 from mltrading_dashboard.state import KINDS, RANGES, ViewState, parse
 from mltrading_health.timed import timed
 from mltrading_marketdata import StoreError, UnknownSymbol
@@ -56,7 +58,7 @@ def layout(view: ViewState, data: Data, scheme: str) -> list:
     if bars.empty:
         empty = notices.notice("empty", f"No bars of {view.symbol} yet.")
         return [watchlist, html.Div(empty, className="panel price")]
-    return [watchlist, _panel(view, about, bars, theme)]
+    return [watchlist, _panel(view, about, bars, theme, data.flags)]
 
 
 def register(app, data: Data) -> None:
@@ -142,7 +144,7 @@ def _patch(figure: dict) -> Patch:
     return patch
 
 
-def _panel(view: ViewState, about, bars: pd.DataFrame, theme: Theme):
+def _panel(view: ViewState, about, bars: pd.DataFrame, theme: Theme, flags: Flags):
     figures = key_figures(bars)
     window = _default_window(bars, view.range)
     return html.Section(
@@ -158,6 +160,7 @@ def _panel(view: ViewState, about, bars: pd.DataFrame, theme: Theme):
                         "Chart type", [(KIND_NAMES[k], k) for k in KINDS], "kind", view
                     ),
                     *_indicators(view),
+                    *_onward(view, flags),
                 ],
                 className="toolbar",
             ),
@@ -231,6 +234,14 @@ def _indicators(view: ViewState) -> list:
             ("Indicators below the prices", True),
         )
     ]
+
+
+def _onward(view: ViewState, flags: Flags) -> list:
+    if not flags.opens("compare"):
+        return []
+    among = replace(page_view("compare", view), symbols=(view.symbol,))
+    label = f"Compare {view.symbol}"
+    return [link("Compare", among, label=label, className="button")]
 
 
 def _legend(view: ViewState, theme: Theme) -> list:
