@@ -122,6 +122,20 @@ def test_nothing_is_written_where_nobody_reads_it(caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(("seconds", "lines"), [(3.5, 1), (2.5, 0)])
+def test_a_slow_call_is_told_where_only_warnings_are(
+    caplog, monkeypatch, seconds, lines
+):
+    times = iter([0.0, seconds])
+    monkeypatch.setattr(
+        "mltrading_health.timed.time.perf_counter", lambda: next(times, seconds)
+    )
+    with caplog.at_level(logging.WARNING, logger="mltrading_health.timed"):
+        early(1)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"slow: early took {seconds:.3f} s (ok)"] * lines
+
+
 def generator():
     yield
 

@@ -1,6 +1,7 @@
 """What the app answers is signed, named and measured; probes never reach it."""
 
 import re
+import sys
 from datetime import datetime, timezone
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
@@ -96,6 +97,18 @@ def test_the_app_may_leave_its_label_in_the_environ(ask, metrics):
     ask("/", "POST", app=app, route=lambda environ: environ["label"])
     labels = {"method": "POST", "route": "figure.figure", "status": "2xx"}
     assert value(metrics, "http_requests_total", **labels) == 1
+
+
+@pytest.mark.parametrize(("slow", "lines"), [(0.0, 1), (60.0, 0)])
+def test_a_slow_request_is_logged_with_its_id(ask, caplog, monkeypatch, slow, lines):
+    # The function of this name hides the module.
+    monkeypatch.setattr(sys.modules["mltrading_health.wsgi"], "SLOW_S", slow)
+    ids = []
+    caplog.handler.addFilter(lambda record: ids.append(request_id.get()) or True)
+    ask("/", route=lambda environ: "/", HTTP_X_REQUEST_ID="abc")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == lines and ids == ["abc"] * lines
+    assert all(re.fullmatch(r"slow request: GET / took \S+ s \(200\)", s) for s in said)
 
 
 def test_an_app_that_raises_is_counted_as_an_error(ask, metrics):

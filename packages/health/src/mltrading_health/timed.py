@@ -30,6 +30,8 @@ BUCKETS = (
 )
 #: Names that are told apart.
 MOST_NAMES = 200
+#: Seconds. A call that took longer is logged as a warning, which production logs too.
+SLOW_S = 3.0
 
 Timed = TypeVar("Timed", bound=Callable[..., Any])
 
@@ -149,9 +151,11 @@ def _failed(name: str, seconds: float, error: BaseException) -> None:
 def _ended(name: str, seconds: float, outcome: str) -> None:
     if _timings is not None:
         _timings.took.labels(name).observe(seconds)
-    if log.isEnabledFor(logging.INFO):
-        log.info(
-            "%s took %.3f s (%s)",
+    late = seconds > SLOW_S
+    if late or log.isEnabledFor(logging.INFO):
+        log.log(
+            logging.WARNING if late else logging.INFO,
+            "slow: %s took %.3f s (%s)" if late else "%s took %.3f s (%s)",
             name,
             seconds,
             outcome,

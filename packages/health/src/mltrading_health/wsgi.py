@@ -6,6 +6,7 @@ prober and the answer.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+log = logging.getLogger(__name__)
+
 OTHER = "<other>"
+#: Seconds. A request that took longer is a line of the log, with its id: what people
+#: look for first when SlowResponses calls them.
+SLOW_S = 3.0
 NO_CONTENT = "204 No Content"
 #: Where the id of a request is in the environ.
 REQUEST_ID = "mltrading.request_id"
@@ -93,12 +99,12 @@ def wsgi(
             return start(status, headers, *problem)
 
         def end() -> None:
-            count(
-                environ["REQUEST_METHOD"],
-                label or route(environ) or OTHER,
-                classes.get(line[:1], "other"),
-                clock() - began,
-            )
+            method, named = environ["REQUEST_METHOD"], label or route(environ) or OTHER
+            took = clock() - began
+            count(method, named, classes.get(line[:1], "other"), took)
+            if took > SLOW_S:
+                words = "slow request: %s %s took %.3f s (%s)"
+                log.warning(words, method, named, took, line[:3])
             # The next request in this thread has another one.
             name_it("")
 
