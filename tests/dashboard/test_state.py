@@ -82,6 +82,8 @@ def test_what_is_not_text_is_a_missing_page_and_an_empty_query(junk):
         ("/charts/a/b", "missing", None),
         ("/compare/", "compare", None),
         ("/compare/AAPL", "missing", None),
+        ("/status", "status", None),
+        ("/status/x", "missing", None),
         ("/admin.php", "missing", None),
     ],
 )

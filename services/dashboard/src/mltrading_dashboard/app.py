@@ -20,6 +20,7 @@ from mltrading_dashboard import (
     rate,
     routes,
     security,
+    standing,
     telemetry,
     watching,
 )
@@ -51,7 +52,7 @@ class Dashboard(Dash):
 
     def index(self, *args, **kwargs):
         view = self._view()
-        response = flask.make_response(super().index(), routes.status(view, self.data))
+        response = flask.make_response(super().index(), routes.code(view, self.data))
         response.headers["Cache-Control"] = "no-cache"
         if response.status_code == 503:
             response.headers["Retry-After"] = "5"
@@ -190,6 +191,7 @@ def create_service(settings: Settings, store=None) -> Service:
     store = store or _store(settings, telemetry.hooks(metrics))
     app = create_app(settings, store)
     health = create_health(settings, store)
+    app.data.look = lambda: standing.look(settings, health, metrics)
     for name, folder in disks(settings).items():
         metrics.disk(name, folder)
     instrument(

@@ -16,6 +16,7 @@ from typing import TypeVar
 import pandas as pd
 
 from mltrading_dashboard.flags import Flags
+from mltrading_dashboard.standing import Look
 from mltrading_marketdata import MARK, PoolExhausted, Unavailable
 
 LARGEST = 256
@@ -61,6 +62,8 @@ class Data:
         flags: Flags = Flags(),
     ) -> None:
         self.flags = flags
+        #: How the service itself stands; who makes the service knows.
+        self.look: Look | None = None
         self._store = store
         self._ttl = ttl
         self._clock = clock

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mltrading_dashboard import notices, shell
 from mltrading_dashboard.data import Data
 from mltrading_dashboard.flags import Flags
-from mltrading_dashboard.pages import charts, compare, missing, overview
+from mltrading_dashboard.pages import charts, compare, missing, overview, status
 from mltrading_dashboard.state import ViewState, parse
 from mltrading_marketdata import StoreError
 
@@ -15,9 +15,10 @@ PAGES = {
     "overview": overview,
     "charts": charts,
     "compare": compare,
+    "status": status,
     "missing": missing,
 }
-REGISTERED = (overview, charts)
+REGISTERED = (overview, charts, status)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ def view(pathname: object, search: object, flags: Flags) -> ViewState:
 
 def render(view: ViewState, data: Data, scheme: str) -> Rendered:
     """Return the page of a view; a store that fails gives a page that says so."""
+    if view.page == "status":
+        return _status(view, data, scheme)
     try:
         return data.page((view, scheme), lambda: _drawn(view, data, scheme))
     except StoreError:
@@ -52,7 +55,18 @@ def _drawn(view: ViewState, data: Data, scheme: str) -> Rendered:
     return Rendered(title(view), children)
 
 
-def status(view: ViewState, data: Data) -> int:
+def _status(view: ViewState, data: Data, scheme: str) -> Rendered:
+    """Return the status as it is now, never a remembered one; an outage is shown."""
+    try:
+        provenance = data.provenance()
+    except StoreError:
+        provenance = None
+    content = status.layout(view, data, scheme)
+    children = shell.shell(view, scheme, provenance, content, data.flags)
+    return Rendered(title(view), children)
+
+
+def code(view: ViewState, data: Data) -> int:
     """Return the HTTP status that a direct load of a view deserves."""
     if view.page == "missing":
         return 404

@@ -13,7 +13,12 @@ from mltrading_dashboard.links import link
 from mltrading_dashboard.state import DEFAULT_RANGE, ViewState
 from mltrading_marketdata import MARK
 
-PAGES = (("Overview", "overview"), ("Charts", "charts"), ("Compare", "compare"))
+PAGES = (
+    ("Overview", "overview"),
+    ("Charts", "charts"),
+    ("Compare", "compare"),
+    ("Status", "status"),
+)
 BRAND = "ML Trading"
 
 

@@ -26,9 +26,16 @@ RANGES = {
     "overview": ("1M", "3M", "6M", "1Y", "All"),
     "charts": ("1M", "3M", "6M", "1Y", "3Y", "All"),
     "compare": ("1M", "3M", "6M", "1Y", "3Y", "All"),
+    "status": ("1Y",),
     "missing": ("1Y",),
 }
-DEFAULT_RANGE = {"overview": "3M", "charts": "1Y", "compare": "1Y", "missing": "1Y"}
+DEFAULT_RANGE = {
+    "overview": "3M",
+    "charts": "1Y",
+    "compare": "1Y",
+    "status": "1Y",
+    "missing": "1Y",
+}
 MOST_SYMBOLS = 6
 SORT_KEYS = ("symbol", "sector", "last", "change", "period", "volume")
 SORTS = SORT_KEYS + tuple(f"-{key}" for key in SORT_KEYS)
@@ -118,7 +125,7 @@ def _page(pathname: object) -> tuple[str, str | None]:
     parts = [part for part in pathname.split("/") if part]
     if not parts:
         return "overview", None
-    if parts[0] in ("charts", "compare") and len(parts) == 1:
+    if parts[0] in ("charts", "compare", "status") and len(parts) == 1:
         return parts[0], None
     if parts[0] == "charts" and len(parts) == 2:
         return "charts", unquote(parts[1]).strip().upper()[:LONGEST] or None
