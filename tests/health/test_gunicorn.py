@@ -139,6 +139,16 @@ def test_a_start_ends_a_drain(runtime):
     assert not (runtime / "drain").exists()
 
 
+def test_a_full_disk_does_not_keep_a_worker_from_serving(runtime, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(slot, "take", lambda name: None)
+    monkeypatch.setattr(gunicorn.Path, "write_text", full)
+    worker = SimpleNamespace(health_slot="3")
+    gunicorn.post_fork(None, worker)
+
+
 def test_a_worker_says_where_it_is_and_is_forgotten(runtime, monkeypatch):
     gunicorn.install({})
     monkeypatch.setattr(slot, "_current", slot.MASTER)

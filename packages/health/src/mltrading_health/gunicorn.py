@@ -10,6 +10,7 @@ Put them last: hooks that the file defines are called too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -120,7 +121,9 @@ def post_fork(server: Any, worker: Any) -> None:
     """Take the slot, and say which process has it."""
     slot.take(worker.health_slot)
     path = metrics_folder() / f"worker_{worker.health_slot}.pid"
-    path.write_text(f"{os.getpid()}\n")
+    # On a full disk it serves all the same; gunicorn ends where a hook fails.
+    with contextlib.suppress(OSError):
+        path.write_text(f"{os.getpid()}\n")
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from mltrading_health.checks import Health, Status
+from mltrading_health.checks import Health, Result, Status
 from mltrading_health.disk import room
 from mltrading_health.families import Family, Names, Values
 from mltrading_health.merge import merged
@@ -197,9 +197,14 @@ class Metrics:
             {"check": Names(100)},
             agg="recent",
         )
-        health.listeners.append(
-            lambda name, result: status.labels(name).set(result.status)
-        )
+        store = self.in_progress._value.of if self.folder is not None else None
+
+        def found(name: str, result: Result) -> None:
+            status.labels(name).set(result.status)
+            if store is not None:
+                store.settle()  # every worker comes by here every few seconds
+
+        health.listeners.append(found)
 
     def disk(self, name: str, path: str | os.PathLike[str]) -> None:
         """Show the room on the disk below ``path``, under a short name."""
