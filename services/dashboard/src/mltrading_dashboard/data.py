@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TypeVar
 
 import pandas as pd
@@ -62,6 +62,8 @@ class Data:
         flags: Flags = Flags(),
     ) -> None:
         self.flags = flags
+        #: What time it is, in UTC.
+        self.now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
         #: How the service itself stands; who makes the service knows.
         self.look: Look | None = None
         self._store = store

@@ -55,8 +55,44 @@
       window.dash_clientside.set_props("beat", { data: beaten });
     }
   }
-  window.setInterval(beat, 1000);
-  document.addEventListener("visibilitychange", beat);
+
+  // The market's clock: [opens, closes] of the coming sessions, in ms since 1970.
+  let sessions = [];
+  function marketClock(now) {
+    const next = sessions.find((session) => session[1] > now);
+    if (!next) {
+      // A page that was left open for weeks; or the server knows no hours and says so.
+      return sessions.length ? { children: "Reload for the hours of NYSE" } : null;
+    }
+    const open = next[0] <= now;
+    const at = new Date(open ? next[1] : next[0]);
+    const today = at.toDateString() === new Date(now).toDateString();
+    const said = new Intl.DateTimeFormat("en-GB", {
+      weekday: today ? undefined : "short",
+      hour: "2-digit",
+      minute: "2-digit",
+      timeZoneName: "short",
+    }).format(at);
+    const what = open ? "NYSE open · closes " : "NYSE closed · opens ";
+    return {
+      children: what + said.replace(",", ""),
+      className: open ? "clock open" : "clock closed",
+    };
+  }
+  function tick() {
+    const shown = document.hidden ? null : document.getElementById("clock");
+    const said = shown && marketClock(Date.now());
+    if (said && said.children !== shown.textContent) {
+      window.dash_clientside.set_props("clock", said);
+    }
+  }
+
+  function second() {
+    beat();
+    tick();
+  }
+  window.setInterval(second, 1000);
+  document.addEventListener("visibilitychange", second);
 
   const number = new Intl.NumberFormat("en", {
     minimumFractionDigits: 2,
@@ -71,6 +107,14 @@
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.mltrading = {
     scheme: apply,
+
+    // Written in the viewer's time zone; the server knows New York's only.
+    hours: function (hours) {
+      sessions = hours || [];
+      const said = marketClock(Date.now());
+      const same = window.dash_clientside.no_update;
+      return said ? [said.children, said.className || "clock"] : [same, same];
+    },
 
     title: function (title) {
       if (title) {

@@ -13,6 +13,7 @@ from mltrading_dashboard.charts.performance import performance_figure
 from mltrading_dashboard.charts.sector import sector_figure
 from mltrading_dashboard.charts.sparkline import sparkline
 from mltrading_dashboard.charts.theme import THEMES, Theme
+from mltrading_dashboard.clock import clock
 from mltrading_dashboard.data import Data
 from mltrading_dashboard.flags import Flags
 from mltrading_dashboard.links import link, segmented
@@ -76,7 +77,7 @@ def layout(view: ViewState, data: Data, scheme: str) -> list:
     return [
         html.H1("Overview", className="hidden"),
         *said,
-        _toolbar(view, sectors, rows),
+        _toolbar(view, sectors, rows, clock(data.now())),
         html.Section(
             _table(view, rows, theme, data.flags),
             className="panel table",
@@ -100,11 +101,17 @@ def register(app, data: Data) -> None:
         State("url", "search"),
         prevent_initial_call=True,
     )
+    app.clientside_callback(
+        ClientsideFunction("mltrading", "hours"),
+        Output("clock", "children"),
+        Output("clock", "className"),
+        Input("hours", "data"),
+    )
 
 
 def skeleton() -> list:
     """Return the components that callbacks of this page name."""
-    return [dcc.Graph(id="sectors")]
+    return [dcc.Graph(id="sectors"), dcc.Store(id="hours"), html.P(id="clock")]
 
 
 def _rows(symbols, view: ViewState, data: Data, theme: Theme) -> list[Row]:
@@ -144,7 +151,7 @@ def _sorted(rows: list[Row], sort: str) -> list[Row]:
     return sorted(rows, key=keys[sort.lstrip("-")], reverse=sort.startswith("-"))
 
 
-def _toolbar(view: ViewState, sectors: pd.Series, rows: list[Row]):
+def _toolbar(view: ViewState, sectors: pd.Series, rows: list[Row], shown: list):
     chips = [("All sectors", None)] + [(name, name) for name in sorted(set(sectors))]
     up = sum((row.figures.change or 0) > 0 for row in rows)
     down = sum((row.figures.change or 0) < 0 for row in rows)
@@ -164,6 +171,7 @@ def _toolbar(view: ViewState, sectors: pd.Series, rows: list[Row]):
                 className="summary",
                 id="summary",
             ),
+            *shown,
         ],
         className="toolbar",
     )
