@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage
@@ -60,11 +61,13 @@ def send(notice: Notice, url: Secret, timeout: float) -> str:
     try:
         if where.tls:
             context = ssl.create_default_context()
-            with smtplib.SMTP_SSL(
-                where.host, where.port, timeout=timeout, context=context
+            with closing(
+                smtplib.SMTP_SSL(
+                    where.host, where.port, timeout=timeout, context=context
+                )
             ) as session:
                 return _deliver(session, where, notice, encrypted=True)
-        with smtplib.SMTP(where.host, where.port, timeout=timeout) as session:
+        with closing(smtplib.SMTP(where.host, where.port, timeout=timeout)) as session:
             session.ehlo_or_helo_if_needed()
             encrypted = session.has_extn("starttls")
             if encrypted:
@@ -84,6 +87,10 @@ def _deliver(
     # Where all are refused this raises; where some are, the others have it, and trying
     # again would reach those a second time.
     session.send_message(message(notice))
+    # It has it, whatever it says to a good-bye; smtplib's own way out would raise for
+    # that, and people get it twice.
+    with suppress(OSError):
+        session.quit()
     return ""
 
 

@@ -467,6 +467,21 @@ def test_results_are_kept_fresh_though_nobody_asks():
     assert len(seen) == many
 
 
+def test_checks_are_kept_fresh_after_they_could_not_be_asked(health, caplog):
+    asked, faults = threading.Event(), [RuntimeError("can't start new thread")]
+
+    def report():
+        if faults:
+            raise faults.pop()
+        asked.set()
+
+    health.report = report
+    end = health.keep_fresh(0.001)
+    assert asked.wait(5)
+    end()
+    assert caplog.text.count("the checks could not be asked") == 1
+
+
 def test_a_check_runs_no_more_often_for_being_kept_fresh(clock, health):
     calls = counted(health, ttl=5.0)
     asked = threading.Semaphore(0)

@@ -193,6 +193,16 @@ def test_a_login_uses_the_account_of_the_address(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("fault", ["silent", "cut", 421])
+def test_what_a_mail_server_says_to_a_good_bye_takes_nothing_back(
+    mailing: smtp_double.MailServer, fault: Any
+) -> None:
+    mailing.misbehave = {"QUIT": fault}
+    assert mail.send(notice(), smtp(mailing), 0.3) == ""
+    assert len(mailing.mails) == 1
+
+
+@pytest.mark.integration
 def test_a_wrong_password_is_said_without_it(mailing: smtp_double.MailServer) -> None:
     mailing.accounts = {"app": "right"}
     problem = mail.send(notice(), smtp(mailing, "app:wrong@"), 2.0)

@@ -293,6 +293,16 @@ def test_a_message_that_is_not_taken_says_so(inbox, prod, answer, again):
 
 
 @pytest.mark.parametrize("fault", ["silent", "cut", 421])
+def test_what_a_mail_server_says_to_a_good_bye_takes_nothing_back(prod, fault):
+    from tests.doubles import smtp
+
+    with smtp.serving() as server:
+        server.misbehave = {"QUIT": fault}
+        Mail(f"smtp://127.0.0.1:{server.port}", prod, patience(fault)).send(CALL)
+        assert len(server.mails) == 1
+
+
+@pytest.mark.parametrize("fault", ["silent", "cut", 421])
 @pytest.mark.parametrize("at", ["CONNECT", "MAIL", "RCPT", "DATA", "SENT"])
 def test_a_mail_server_that_misbehaves_is_tried_again(prod, at, fault):
     from tests.doubles import smtp

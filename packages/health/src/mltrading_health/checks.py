@@ -400,7 +400,11 @@ class Health:
 
         def ask() -> None:
             while not ending.wait(look):
-                self.report()
+                try:
+                    self.report()
+                except Exception:
+                    # No thread can be had, say: that must not be the last look.
+                    log.exception("the checks could not be asked")
 
         thread = threading.Thread(target=ask, name="checks", daemon=True)
         thread.start()

@@ -7,6 +7,7 @@ when it has not. Addresses that are secrets appear in no message, log or error.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import logging
@@ -224,12 +225,16 @@ class Mail:
     def send(self, message: Message) -> None:
         """Hand a message over; some of those named may have been refused for good."""
         try:
-            with self._connected() as session:
+            with contextlib.closing(self._connected()) as session:
                 encrypted = self._implicit or self._encrypt(session)
                 self._log_in(session, encrypted)
                 refused = session.send_message(
                     letter(message, self._where), to_addrs=list(message.to)
                 )
+                # It has taken the message, whatever it says to a good-bye; smtplib's
+                # own way out would raise for that, and people get it twice.
+                with contextlib.suppress(OSError):
+                    session.quit()
         except smtplib.SMTPRecipientsRefused as error:
             refused = error.recipients
         except smtplib.SMTPResponseException as error:
