@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import shlex
 import socket
@@ -422,6 +423,9 @@ def connect(address: Address, environ: Mapping[str, str] = os.environ) -> Any:
         Unreachable, Refused: see Link.open.
     """
     early = Early(address)
+    # What paramiko would log with a traceback comes here as an exception, and is said
+    # in one sentence; without a handler Python prints it.
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
     from fabric import Connection
     from paramiko import BadHostKeyException, RejectPolicy, SSHException
     from paramiko.ssh_exception import AuthenticationException

@@ -20,7 +20,7 @@ import pytest
 from paramiko import SSHException
 
 from ops.command import Answer, Command, Request
-from ops.environment import Address
+from ops.environment import ROOT, Address
 from ops.errors import GateFailed, Refused, StepFailed
 from ops.shell import Result
 from ops.targets import keepers, link, protocol, trees
@@ -304,6 +304,25 @@ def test_a_host_that_says_nothing_is_out_of_reach(silent: socket.socket) -> None
     port = silent.getsockname()[1]
     with pytest.raises(link.Unreachable, match="no SSH"):
         link.connect(Address("deploy", "127.0.0.1", port), {})
+
+
+def test_a_host_that_says_nothing_makes_no_trace(silent: socket.socket) -> None:
+    program = """if True:
+        from ops.environment import Address
+        from ops.targets import link
+        link.CONNECT = 0.2
+        try:
+            link.connect(Address("deploy", "127.0.0.1", %d), {})
+        except link.Unreachable as error:
+            print(error)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", program % silent.getsockname()[1]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert ended.stdout.startswith("no SSH") and ended.stderr == ""
 
 
 def test_a_host_that_refuses_is_out_of_reach() -> None:
