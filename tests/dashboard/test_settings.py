@@ -66,6 +66,11 @@ def test_debug_is_refused_in_prod():
         Settings.from_environ({**GOOD, "ENVIRONMENT": "prod", "DASH_DEBUG": "true"})
 
 
+def test_a_password_is_known_as_it_is_written_and_as_it_is_said():
+    coded = {"DATABASE_URL": "postgresql://user:p%40ss%2Fword@host/db"}
+    assert {"p%40ss%2Fword", "p@ss/word"} <= {*Settings.from_environ(coded).secrets}
+
+
 @pytest.mark.parametrize(
     ("environment", "said", "metrics"),
     [

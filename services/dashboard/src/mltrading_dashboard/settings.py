@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mltrading_dashboard.flags import Flags
 
@@ -82,7 +82,9 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """Return what no log may hold."""
         urls = (self.database_url, self.cache_url, self.smtp_url)
-        passwords = (urlsplit(url).password or "" for url in urls)
+        coded = [urlsplit(url).password or "" for url in urls]
+        # As it stands in the address, and as a server is told it.
+        passwords = (*coded, *map(unquote, coded))
         found = (self.health_token, self.slack_webhook_url, self.smtp_url, *passwords)
         return tuple(filter(None, found))
 
