@@ -181,7 +181,7 @@ TABLE = (
             "packages/health/src/*.py",
         ),
         read_by=("judges", "shell"),
-        fix="inv alerts; then commit what it writes",
+        fix="inv alerts",
         cost=2.0,
         budget=10.0,
     ),

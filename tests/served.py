@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 
 import pytest
 
@@ -58,6 +59,9 @@ def serve(tmp_path_factory):
         running.append((process, reader, said))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.close()
+        # Whoever opens a page has seconds for it, and importing all that is not its.
+        with urllib.request.urlopen(f"{address}/livez", timeout=2 * START_S) as answer:
+            assert answer.status == 200
         return address
 
     yield start

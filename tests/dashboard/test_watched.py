@@ -104,6 +104,9 @@ class World:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+        except OSError:
+            # It is still starting, on a busy machine for half a minute.
+            return 0, ""
 
     def status(self, path: str) -> int:
         return self.ask(path)[0]

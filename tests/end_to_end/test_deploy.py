@@ -38,10 +38,10 @@ def server(environ, start_response):
     start_response("503 Service Unavailable", [("Content-Length", "0")])
     return [b""]
 '''
-FAILS_A_PAGE = '''well = status
+FAILS_A_PAGE = '''well = code
 
 
-def status(view, data):
+def code(view, data):
     """Fail for one page, which no gate asks for."""
     if view.symbol == "MSFT":
         raise RuntimeError("planted")
