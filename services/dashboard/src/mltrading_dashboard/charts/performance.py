@@ -103,7 +103,8 @@ def _layout(theme) -> dict:
             "bordercolor": theme.line,
             "font": {"family": FONT, "color": theme.text, "size": 12},
         },
-        "xaxis": {**axis, "type": "date", "nticks": 8},
+        # On a phone the style sheet leaves labels out; turned ones would be cut off.
+        "xaxis": {**axis, "type": "date", "nticks": 8, "tickangle": 0},
         "yaxis": {
             **axis,
             "nticks": 6,

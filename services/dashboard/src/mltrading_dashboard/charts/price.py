@@ -275,7 +275,7 @@ def _panel_range(seen: pd.DataFrame, one: Study) -> list[float]:
 def _name(one: Study, place: int, seen: pd.DataFrame, theme) -> dict:
     column = one.columns[1 if one.kind.name == "macd" else 0]
     last = float(seen[column].iloc[-1])
-    value = "needs more bars" if np.isnan(last) else f"{last:,.2f}"
+    value = "needs more bars" if np.isnan(last) else _signed(last)
     return {
         "xref": "paper",
         "x": 0,
@@ -288,6 +288,10 @@ def _name(one: Study, place: int, seen: pd.DataFrame, theme) -> dict:
         "font": {"size": 11, "color": theme.muted},
         "bgcolor": faded(theme.panel, 0.7),
     }
+
+
+def _signed(value: float) -> str:
+    return f"{value:,.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _guide(place: int, level: float, theme) -> dict:
