@@ -236,6 +236,7 @@ def test_the_big_plotly_bundle_is_never_fetched(open_page):
         "/charts/GOOG",
         "/charts/GOOG?ind=bb,rsi,macd,stoch,atr",
         "/compare?symbols=AAPL,FB,GOOG,IBM,MSFT",
+        "/status",
         "/charts/NOPE",
         "/nowhere",
     ],
@@ -263,7 +264,7 @@ def test_a_bad_range_is_said_and_the_default_is_shown(open_page):
     )
 
 
-@pytest.mark.parametrize("path", ["/", "/charts/AAPL"])
+@pytest.mark.parametrize("path", ["/", "/charts/AAPL", "/status"])
 def test_a_database_that_is_gone_is_said_on_the_page(open_page, without_database, path):
     page = open_page(path, at=without_database, fails=True)
     expect(page.get_by_role("alert")).to_contain_text("Market data is unavailable")
@@ -284,7 +285,7 @@ def test_the_keyboard_reaches_content_and_controls(open_page):
 
 
 def test_every_control_leads_somewhere_and_has_a_name(open_page):
-    for path in ("/", "/charts/AAPL", "/compare?symbols=AAPL,IBM"):
+    for path in ("/", "/charts/AAPL", "/compare?symbols=AAPL,IBM", "/status"):
         page = open_page(path)
         page.wait_for_load_state("networkidle")
         links = page.locator("a").evaluate_all(
@@ -294,3 +295,47 @@ def test_every_control_leads_somewhere_and_has_a_name(open_page):
         assert page.locator("button, input, select").count() == 0
         pages = {re.sub(r"[?#].*", "", href) for href, _ in links}
         assert all(page.request.get(url).ok for url in pages)
+
+
+def test_the_status_page_is_in_the_menu_and_looks_again(open_page):
+    page = open_page("/")
+    page.get_by_role("link", name="Status").click()
+    expect(page.locator("#standing")).to_contain_text("All checks pass")
+    assert path_of(page) == "/status"
+    # As 30 s later, in a tab that is in view.
+    with page.expect_response("**/_dash-update-component*") as answer:
+        page.evaluate("const now = Date.now; Date.now = () => now() + 31000")
+    assert "standing" in answer.value.json()["response"]
+
+
+def test_a_hidden_tab_asks_for_nothing(open_page):
+    page = open_page("/status")
+    expect(page.locator("#standing")).to_contain_text("Release")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {get: () => window.away});"
+        "window.away = true; const now = Date.now; Date.now = () => now() + 31000"
+    )
+    # As long as a beat would have taken, and as often as it would have been looked.
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert asked == []
+    with page.expect_response("**/_dash-update-component*"):
+        page.evaluate(
+            "window.away = false; document.dispatchEvent(new Event('visibilitychange'))"
+        )
+
+
+def test_the_market_clock_is_in_the_time_of_the_viewer(open_page):
+    page = open_page("/")
+    clock = page.locator("#clock")
+    expect(clock).to_contain_text("NYSE")
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Tokyo"})
+    expect(clock).to_contain_text("GMT+9")
+
+
+def test_the_whole_menu_is_seen_on_a_phone(open_page):
+    menu = open_page("/status", width=390, height=844).locator(".pages")
+    expect(menu.get_by_role("link", name="Status")).to_be_visible()
+    assert menu.evaluate("menu => menu.scrollWidth - menu.clientWidth") == 0

@@ -64,8 +64,7 @@ def panels(data: Data) -> list:
         _release(now),
         _workers(now),
         html.P(
-            f"Seen at {moment(now.at)}. It is looked again every 30 s, while this tab"
-            " is in view.",
+            f"Seen at {moment(now.at)}; again every 30 s while this tab is in view.",
             className="seen",
         ),
     ]
