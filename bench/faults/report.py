@@ -90,7 +90,8 @@ def summary(outcomes: Sequence[Outcome], seed: int, took: float) -> dict[str, An
             "fault": o.run.fault.kind,
             "struck": o.struck,
             **asdict(each),
-            "said": o.said,
+            "what": placeless(each.what),
+            "said": [placeless(text) for text in o.said],
         }
         for o in outcomes
         for each in o.violations
@@ -126,6 +127,11 @@ def summary(outcomes: Sequence[Outcome], seed: int, took: float) -> dict[str, An
             figure("a run", [o.seconds for o in outcomes], "s"),
         ],
     }
+
+
+def placeless(text: str) -> str:
+    """Return what was said without where this checkout lies: the report is committed."""
+    return text.replace(f"{ROOT}/", "")
 
 
 def codes(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:

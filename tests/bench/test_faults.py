@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from bench.faults import checkout, faults, lane, report
 from bench.faults.campaign import Outcome, Tail
+from bench.faults.observer import Violation
 from ops import environment
 from ops.environment import ROOT
 from ops.errors import Usage
@@ -76,6 +78,15 @@ def test_violations_and_codes_are_counted_by_run() -> None:
     assert found["exit_codes"] == {one.run.fault.kind: {"1": 1}}
     assert found["recovery_seconds"]["p99"] == 1.5
     assert found["violations"] == []
+
+
+def test_a_report_does_not_say_where_the_checkout_lies() -> None:
+    said = f'  File "{ROOT}/ops/menu.py", line 1'
+    one = Outcome(faults.choose(1, 0), said=[said])
+    one.violations.append(Violation("I10", "output", f"a trace: {said}"))
+    found = report.summary([one], 1, 3.0)
+    assert 'File \\"ops/menu.py\\"' in json.dumps(found)
+    assert str(ROOT) not in json.dumps(found)
 
 
 def test_numbers_to_do_again_are_numbers() -> None:
