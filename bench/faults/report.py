@@ -130,7 +130,7 @@ def summary(outcomes: Sequence[Outcome], seed: int, took: float) -> dict[str, An
 
 
 def placeless(text: str) -> str:
-    """Return what was said without where this checkout lies: the report is committed."""
+    """Return what was said without where this checkout lies, as it is committed."""
     return text.replace(f"{ROOT}/", "")
 
 
