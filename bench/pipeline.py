@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import menu, mutations, whole
-from bench.run import figure, keep_part
+from bench.run import chosen, figure, keep_part
 from bench.tree import Cost, Tree
 from ops import report
 from ops.environment import ROOT
-from ops.errors import Usage
 
 SOURCES = ("core/arrays", "core/indexes", "core/groupby", "core/dtypes", "io")
 FEWEST_LINES = 100_000
@@ -42,24 +41,16 @@ def measure(runs: int, only: str = "") -> dict[str, Any]:
     Raises:
         Usage: there is no part of this name.
     """
-    parts = [name for name in only.split(",") if name] or list(PARTS)
-    for name in parts:
-        if name not in PARTS:
-            raise Usage(
-                f'the bench has no part "{name}"',
-                where="--only",
-                allowed=", ".join(PARTS),
-            )
+    parts = chosen(only, PARTS)
     figures: list[dict[str, Any]] = []
-    for name in PARTS:
-        if name in parts:
-            report.say(f"  {name}")
-            begun = time.time()
-            with tempfile.TemporaryDirectory(prefix="mlt-pipeline-") as folder:
-                said = PARTS[name](Path(folder), runs or 15)
-            # At once: what a later part says, or that it fails, takes nothing away.
-            keep_part("pipeline", name, begun, said)
-            figures += said["figures"]
+    for name in parts:
+        report.say(f"  {name}")
+        begun = time.time()
+        with tempfile.TemporaryDirectory(prefix="mlt-pipeline-") as folder:
+            said = PARTS[name](Path(folder), runs or 15)
+        # At once: what a later part says, or that it fails, takes nothing away.
+        keep_part("pipeline", name, begun, said)
+        figures += said["figures"]
     return {"figures": figures, "parts": parts}
 
 

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,24 @@ def bench(name: str, *, runs: int = 0, seed: int = 1, only: str = "") -> None:
             where=f"bench/results/{name}.json",
             next=f"inv bench {name} --seed {seed} --only NUMBER does one run again",
         )
+
+
+def chosen(only: str, parts: Iterable[str]) -> list[str]:
+    """Return the parts named in "million,latest", in their own order; all for "".
+
+    Raises:
+        Usage: it names something else.
+    """
+    known = list(parts)
+    words = {word.strip() for word in only.split(",")} if only else {*known}
+    unknown = sorted(words.difference(known))
+    if unknown:
+        raise Usage(
+            f"no such part: {', '.join(unknown)}",
+            where="--only",
+            allowed=", ".join(known),
+        )
+    return [part for part in known if part in words]
 
 
 def keep(name: str, begun: float, found: dict[str, Any]) -> None:

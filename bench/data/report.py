@@ -12,8 +12,8 @@ import pandas as pd
 from bench.data import choosing, keeping, objects, peers, reading, writing
 from bench.data.made import Size
 from bench.data.site import Site, built
+from bench.run import chosen
 from ops import report
-from ops.errors import Usage
 from tests.postgres import running
 
 PARTS: dict[str, Callable[[Site, int], list[dict[str, Any]]]] = {
@@ -40,7 +40,7 @@ def measure(runs: int, *, only: str = "", size: Size = FULL) -> dict[str, Any]:
         Usage: there is no such part.
         StepFailed: two ways to read the same bars gave different ones.
     """
-    parts = chosen(only)
+    parts = chosen(only, PARTS)
     # pandas keeps text another way where pyarrow is, which no release has beside it.
     pd.set_option("mode.string_storage", "python")
     with tempfile.TemporaryDirectory(prefix="mlt-data-") as name, running() as server:
@@ -62,20 +62,3 @@ def measure(runs: int, *, only: str = "", size: Size = FULL) -> dict[str, Any]:
         "versions": versions,
         "figures": figures,
     }
-
-
-def chosen(only: str) -> list[str]:
-    """Return the parts named in "million,latest"; all where none is.
-
-    Raises:
-        Usage: it names something else.
-    """
-    words = [word.strip() for word in only.split(",")] if only else list(PARTS)
-    unknown = [word for word in words if word not in PARTS]
-    if unknown:
-        raise Usage(
-            f"no such part: {', '.join(unknown)}",
-            where="--only",
-            allowed=", ".join(PARTS),
-        )
-    return words

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+from bench.health.apart import figures_of
 from bench.run import figure
 from ops import report
-from ops.environment import ROOT
 
 #: MIT; it needs Flask and prometheus-client, which are here. Never in the lock.
 PEER = "prometheus-flask-exporter==0.23.2"
@@ -27,26 +27,9 @@ PATH = "/charts/AAPL"
 
 def measure(runs: int = 0) -> dict[str, Any]:
     """Return the figures of `runs` rounds (300), each of 50 requests of each kind."""
-    with tempfile.TemporaryDirectory(prefix="mlt-health-") as name:
-        peer = install(Path(name) / "peer")
-        # In a process of its own: prometheus-client decides on import where it counts.
-        argv = [
-            sys.executable,
-            "-m",
-            "bench.health.overhead",
-            str(runs or ROUNDS),
-            peer,
-        ]
-        ended = subprocess.run(
-            argv,
-            cwd=ROOT,
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": name},
-            capture_output=True,
-            text=True,
-        )
-    if ended.returncode:
-        raise SystemExit(ended.stderr)
-    return {"figures": json.loads(ended.stdout)}
+    with tempfile.TemporaryDirectory(prefix="mlt-peer-") as folder:
+        peer = install(Path(folder))
+        return figures_of("overhead", str(runs or ROUNDS), peer)
 
 
 def install(folder: Path) -> str:

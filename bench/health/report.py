@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.health import overhead, probing, restarts, small
-from bench.run import keep_part
+from bench.run import chosen, keep_part
 from ops import report
-from ops.errors import Usage
 
 PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
     "request": overhead.measure,
@@ -25,14 +24,7 @@ def measure(runs: int, *, only: str = "") -> dict[str, Any]:
     Raises:
         Usage: there is no such part.
     """
-    words = [word.strip() for word in only.split(",")] if only else list(PARTS)
-    unknown = [word for word in words if word not in PARTS]
-    if unknown:
-        raise Usage(
-            f"no such part: {', '.join(unknown)}",
-            where="--only",
-            allowed=", ".join(PARTS),
-        )
+    words = chosen(only, PARTS)
     figures = []
     for part in words:
         report.say(f"  {part}")

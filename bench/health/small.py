@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
+from bench.health.apart import figures_of
 from bench.run import figure
-from ops.environment import ROOT
 
 ROUNDS, TIMES = 20, 2000
 SEED = {
@@ -26,17 +23,7 @@ VITALS = {"LCP": 900.1, "INP": 80, "CLS": 0.04, "FCP": 700.2, "TTFB": 20.1}
 
 def measure(runs: int = 0) -> dict[str, Any]:
     """Return the figures of `runs` rounds (20), under slots as with gunicorn."""
-    with tempfile.TemporaryDirectory(prefix="mlt-health-") as name:
-        ended = subprocess.run(
-            [sys.executable, "-m", "bench.health.small", str(runs or ROUNDS)],
-            cwd=ROOT,
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": name},
-            capture_output=True,
-            text=True,
-        )
-    if ended.returncode:
-        raise SystemExit(ended.stderr)
-    return {"figures": json.loads(ended.stdout)}
+    return figures_of("small", str(runs or ROUNDS))
 
 
 def figures(rounds: int) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def test_the_same_bars_are_made_each_time():
 
 def test_a_part_that_there_is_not_is_refused_with_those_there_are():
     with pytest.raises(Usage, match="milion") as caught:
-        report.chosen("milion")
+        run.chosen("milion", report.PARTS)
     assert "million, daily" in str(caught.value.allowed)
 
 

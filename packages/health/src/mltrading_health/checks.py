@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import functools
 import logging
 import os
 import re
@@ -318,39 +319,22 @@ class Health:
         Raises:
             ValueError: a name that is taken or none, a kind or number not allowed.
         """
+        said: dict[str, Any] = {
+            "timeout": timeout,
+            "ttl": ttl,
+            "fail_ttl": fail_ttl,
+            "critical": critical,
+            "fall": fall,
+            "rise": rise,
+            "groups": groups,
+            "kind": kind,
+        }
         if fn is None:
-
-            def add(fn: CheckFn) -> CheckFn:
-                return self.check(
-                    name,
-                    fn,
-                    timeout=timeout,
-                    ttl=ttl,
-                    fail_ttl=fail_ttl,
-                    critical=critical,
-                    fall=fall,
-                    rise=rise,
-                    groups=groups,
-                    kind=kind,
-                )
-
-            return add
+            return functools.partial(self.check, name, **said)
         if name in self.checks:
             raise ValueError(f"there is a check named {name!r} already")
         self.checks[name] = Check(
-            name,
-            fn,
-            timeout=timeout,
-            ttl=ttl,
-            fail_ttl=fail_ttl,
-            critical=critical,
-            fall=fall,
-            rise=rise,
-            groups=groups,
-            kind=kind,
-            clock=self.clock,
-            now=self.now,
-            found=self._found,
+            name, fn, **said, clock=self.clock, now=self.now, found=self._found
         )
         self._kept.clear()
         return fn

@@ -249,8 +249,8 @@ def _page(said: Mapping[str, Any]) -> str:
     return page
 
 
-def _number(value: object, most: float) -> float:
+def _number(value: Any, most: float) -> float:
     """Return a number from 0 to ``most``; NaN is none."""
-    if type(value) not in (int, float) or not 0 <= value <= most:  # type: ignore
+    if type(value) not in (int, float) or not 0 <= value <= most:
         raise Refused("invalid")
-    return value  # type: ignore
+    return value
