@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 import functools
+import hmac
 import logging
 import os
 import re
