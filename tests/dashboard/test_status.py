@@ -7,10 +7,11 @@ from datetime import datetime, timezone
 import pandas as pd
 import pytest
 
-from mltrading_dashboard import security, standing
+from mltrading_dashboard import security
 from mltrading_dashboard.app import create_service
 from mltrading_dashboard.pages.status import age
 from mltrading_dashboard.settings import Settings
+from mltrading_health.firing import firing
 from mltrading_marketdata import Unavailable
 from tests.dashboard.test_app import ask, page_request
 
@@ -108,16 +109,16 @@ def book(folder, *alerts):
 def test_what_fires_is_known_while_somebody_watches(tmp_path):
     fires = [{**LOW, "phase": p} for p in ("firing", "pending", "")]
     book(tmp_path, *fires, {**HIGH, "phase": "firing"})
-    assert standing.firing(tmp_path, labels=True) is None
+    assert firing(tmp_path, labels=True) is None
     with (tmp_path / "watch.lock").open("w") as seat:
         fcntl.flock(seat, fcntl.LOCK_EX)
-        found = standing.firing(tmp_path, labels=True)
+        found = firing(tmp_path, labels=True)
         assert found == ("critical LowDisk (disk data)", "warning HighMemory")
-        hidden = standing.firing(tmp_path, labels=False)
+        hidden = firing(tmp_path, labels=False)
         assert hidden == ("critical LowDisk", "warning HighMemory")
         book(tmp_path)
-        assert standing.firing(tmp_path, labels=True) == ()
-    assert standing.firing(tmp_path, labels=True) is None
+        assert firing(tmp_path, labels=True) == ()
+    assert firing(tmp_path, labels=True) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"alerts": [1]}', "null"])
@@ -125,7 +126,7 @@ def test_a_book_that_is_none_is_not_known(tmp_path, text):
     (tmp_path / "watch.json").write_text(text)
     with (tmp_path / "watch.lock").open("w") as seat:
         fcntl.flock(seat, fcntl.LOCK_EX)
-        assert standing.firing(tmp_path, labels=True) is None
+        assert firing(tmp_path, labels=True) is None
 
 
 @pytest.mark.parametrize(
