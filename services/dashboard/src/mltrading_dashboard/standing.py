@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mltrading_dashboard.settings import Settings
-from mltrading_health import Health, Status
+from mltrading_health import Health
+from mltrading_health.answers import WORDS
 from mltrading_health.firing import firing
 
 if TYPE_CHECKING:
     from mltrading_health import Metrics
-
-WORDS = {Status.PASS: "pass", Status.WARN: "warn", Status.FAIL: "fail"}
 
 
 @dataclass(frozen=True)
